@@ -1,0 +1,3 @@
+"""Marquee's ingestion: lands raw films, brands and card transactions in PostgreSQL with dlt."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""``python -m ingestion`` is the ``marquee`` command."""
+
+from ingestion.cli import main
+
+main()

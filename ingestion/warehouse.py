@@ -1,0 +1,204 @@
+"""Where the warehouse is: the dbt profile, read as dbt reads it.
+
+``profiles.yml`` is the one truth for the connection, so that dlt always lands where dbt reads.
+dbt's own reader takes about a second to import; this one renders the few Jinja functions that
+profiles use and is held equal to dbt's by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg2
+import yaml
+from jinja2 import Environment, StrictUndefined, TemplateError
+
+from ingestion.errors import UserError
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+STATE_DIR = PROJECT_DIR / ".marquee"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One output of the dbt profile: where the warehouse is and how to log in."""
+
+    name: str
+    host: str
+    port: int
+    user: str
+    password: str
+    dbname: str
+    schema: str
+    sslmode: str | None = None
+
+    @property
+    def url(self) -> str:
+        """``postgresql://`` URL, the password in it."""
+        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
+        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
+        query = f"?sslmode={self.sslmode}" if self.sslmode else ""
+        return f"postgresql://{login}@{host}:{self.port}/{quote(self.dbname, safe='')}{query}"
+
+    @property
+    def place(self) -> str:
+        """Where it is, fit for a message: no password in it."""
+        return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
+
+    def libpq_env(self) -> dict[str, str]:
+        """The same place as libpq's environment variables, for psql and its kin."""
+        env = {
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.user,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": self.dbname,
+        }
+        return env | ({"PGSSLMODE": self.sslmode} if self.sslmode else {})
+
+    def connect(self):
+        """Open a psycopg2 connection.
+
+        Raises:
+            UserError: the server is not there, or refuses the login.
+        """
+        try:
+            return psycopg2.connect(
+                host=self.host,
+                port=self.port,
+                user=self.user,
+                password=self.password,
+                dbname=self.dbname,
+                connect_timeout=10,
+                application_name="marquee",
+                **({"sslmode": self.sslmode} if self.sslmode else {}),
+            )
+        except psycopg2.OperationalError as error:
+            raise UserError(_explain(self, str(error).strip())) from error
+
+
+def _explain(target: Target, reason: str) -> str:
+    if "password authentication failed" in reason or "no password supplied" in reason:
+        hint = (
+            f"Check user and password of target '{target.name}' in profiles.yml,"
+            " or PGUSER and PGPASSWORD."
+        )
+    elif "does not exist" in reason and "database" in reason:
+        hint = (
+            f"Create it with: createdb -h {target.host} -p {target.port}"
+            f" -U {target.user} {target.dbname}"
+        )
+    elif "Connection refused" in reason or "timeout" in reason:
+        hint = (
+            "Start it (the embedded server: marquee db start),"
+            " or mend host and port in profiles.yml."
+        )
+    else:
+        hint = "Check profiles.yml, or ask: marquee doctor"
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no answer"
+    return f"Cannot connect to PostgreSQL at {target.place}: {last}\n{hint}"
+
+
+def profiles_path() -> Path:
+    """The profiles.yml that dbt would take: DBT_PROFILES_DIR, the project, ~/.dbt.
+
+    One in ~/.dbt counts only if it has this project's profile; others there are for other projects.
+    """
+    folder = os.environ.get("DBT_PROFILES_DIR")
+    if folder:
+        return Path(folder) / "profiles.yml"
+    here = PROJECT_DIR / "profiles.yml"
+    home = Path.home() / ".dbt" / "profiles.yml"
+    if here.exists() or not home.exists():
+        return here
+    return home if f"\n{_profile_name()}:" in f"\n{home.read_text(encoding='utf-8')}" else here
+
+
+def _profile_name() -> str:
+    text = (PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["profile"]
+
+
+def load_target(name: str | None = None, profiles: Path | None = None) -> Target:
+    """The named target of this project's profile, or its default one (DBT_TARGET, ``target:``).
+
+    Raises:
+        UserError: no profiles.yml, a broken one, or no such target.
+    """
+    path = profiles or profiles_path()
+    if not path.exists():
+        raise UserError(
+            f"There is no {path}.\n"
+            "Run `make run`, or copy profiles.yml.example there and fill it in."
+        )
+    profile_name = _profile_name()
+    try:
+        profile = (yaml.safe_load(path.read_text(encoding="utf-8")) or {})[profile_name]
+        name = name or os.environ.get("DBT_TARGET") or _render(profile.get("target", "default"))
+        output = {key: _render(value, key) for key, value in profile["outputs"][name].items()}
+        if output.get("type") != "postgres":
+            raise UserError(
+                f"Target '{name}' in {path} is of type {output.get('type')};"
+                " dlt lands in PostgreSQL only.\nChoose a postgres target with --target."
+            )
+        return Target(
+            name=name,
+            host=str(output["host"]),
+            port=int(output["port"]),
+            user=str(output["user"]),
+            password=str(output.get("password", output.get("pass")) or ""),
+            dbname=str(output.get("dbname", output.get("database"))),
+            schema=str(output["schema"]),
+            sslmode=output.get("sslmode"),
+        )
+    except KeyError as error:
+        raise UserError(
+            f"{path} has no {error.args[0]!r} where the profile '{profile_name}' needs it.\n"
+            "Compare it with profiles.yml.example."
+        ) from error
+    except (yaml.YAMLError, TemplateError, TypeError, ValueError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path} cannot be read: {first}\nCompare it with profiles.yml.example."
+        ) from error
+
+
+def _render(value: object, key: str = "") -> object:
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    # all as text: Jinja's native types would take a password such as 0x10 or 1e5 for a number
+    environment = Environment(undefined=StrictUndefined)  # noqa: S701 - a YAML file, not a web page
+    environment.globals["env_var"] = _env_var
+    environment.filters |= dict.fromkeys(("as_number", "as_text", "as_native", "as_bool"), str)
+    try:
+        return environment.from_string(value).render()
+    except TemplateError:
+        if key == "password":  # dbt takes one that is no valid Jinja as it stands
+            return value
+        raise
+
+
+def _env_var(name: str, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise UserError(f"profiles.yml asks for the environment variable {name}, which is not set.")
+    return value
+
+
+def program(name: str) -> str:
+    """Path of a PostgreSQL client program: the embedded server's, else the one on PATH.
+
+    Raises:
+        UserError: there is none.
+    """
+    from ingestion import server
+
+    found = server.client(name) or shutil.which(name)
+    if not found:
+        raise UserError(f"{name} is not installed.\nInstall PostgreSQL's client programs.")
+    return str(found)

@@ -1,0 +1,79 @@
+with brand_releases as (
+    select * from {{ ref('stg_brands__brand_releases') }}
+),
+
+latest_files as (
+    select * from {{ ref('int_brand_files__latest') }}
+    where file_kind = 'brand_releases'
+),
+
+brands as (
+    select * from {{ ref('int_brands__latest') }}
+),
+
+listed_releases as (
+    select
+        brand_releases.brand_name,
+        brand_releases.list_position,
+        brand_releases.release_title,
+        brand_releases.release_title_key,
+        brand_releases.gross_usd,
+        'release_list' as release_source
+    from brand_releases
+    inner join latest_files
+        on
+            brand_releases.dlt_load_id = latest_files.dlt_load_id
+            and brand_releases.file_checksum = latest_files.file_checksum
+),
+
+-- brands without a list, or with one that does not name the #1 release
+index_releases as (
+    select
+        brands.brand_name,
+        0 as list_position,
+        brands.top_release_title as release_title,
+        brands.top_release_title_key as release_title_key,
+        brands.top_release_gross_usd as gross_usd,
+        'brand_index' as release_source
+    from brands
+    left join listed_releases
+        on
+            brands.brand_name = listed_releases.brand_name
+            and brands.top_release_title_key = listed_releases.release_title_key
+    where
+        brands.top_release_title is not null
+        and listed_releases.brand_name is null
+),
+
+unioned as (
+    select * from listed_releases
+    union all
+    select * from index_releases
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key([
+            'unioned.brand_name', 'unioned.list_position',
+            'unioned.release_title'
+        ]) }} as brand_release_key,
+        unioned.brand_name,
+        unioned.list_position,
+        unioned.release_title,
+        unioned.release_title_key,
+        unioned.release_source,
+        coalesce(
+            brands.top_release_title_key = unioned.release_title_key, false
+        ) as is_top_release,
+        coalesce(
+            unioned.gross_usd,
+            case
+                when brands.top_release_title_key = unioned.release_title_key
+                    then brands.top_release_gross_usd
+            end
+        ) as gross_usd
+    from unioned
+    left join brands on unioned.brand_name = brands.brand_name
+)
+
+select * from final

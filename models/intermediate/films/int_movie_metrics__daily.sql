@@ -1,0 +1,29 @@
+with metrics as (
+    select * from {{ ref('stg_tmdb__movie_metrics') }}
+),
+
+-- a film pulled twice on one day counts with its last pull
+ranked as (
+    select
+        *,
+        row_number() over (
+            partition by movie_id, pulled_date
+            order by pulled_at desc
+        ) as pull_recency
+    from metrics
+),
+
+final as (
+    select
+        movie_id,
+        pulled_date,
+        pulled_at,
+        popularity,
+        vote_average,
+        vote_count,
+        revenue_usd
+    from ranked
+    where pull_recency = 1
+)
+
+select * from final

@@ -1,0 +1,64 @@
+with transactions as (
+    select * from {{ ref('stg_transactions__transactions') }}
+),
+
+-- a load that has not finished is not there yet
+loads as (
+    select * from {{ ref('stg_transactions__loads') }}
+    where is_finished
+),
+
+currencies as (
+    select * from {{ ref('currencies') }}
+),
+
+statuses as (
+    select * from {{ ref('transaction_statuses') }}
+),
+
+checked as (
+    select
+        transactions.transaction_id,
+        transactions.user_id,
+        transactions.dlt_load_id,
+        transactions.file_checksum,
+        transactions.file_line,
+        transactions.merchant_name,
+        transactions.category_name,
+        transactions.city_name,
+        transactions.transaction_status,
+        transactions.payment_method,
+        transactions.currency_code,
+        transactions.file_name,
+        transactions.amount,
+        transactions.event_at,
+        loads.loaded_at,
+        case
+            when transactions.amount < 0 then 'negative_amount'
+            when transactions.amount > {{ var('transactions_max_amount') }}
+                then 'absurd_amount'
+            when
+                transactions.transaction_status is not null
+                and statuses.transaction_status is null
+                then 'unknown_status'
+            when
+                transactions.currency_code is not null
+                and currencies.currency_code is null
+                then 'unknown_currency'
+            when
+                transactions.event_at > {{ dbt.dateadd(
+                    'hour',
+                    var('transactions_future_tolerance_hours'),
+                    'loads.loaded_at'
+                ) }}
+                then 'future_timestamp'
+        end as rejection_reason
+    from transactions
+    inner join loads on transactions.dlt_load_id = loads.dlt_load_id
+    left join currencies
+        on transactions.currency_code = currencies.currency_code
+    left join statuses
+        on transactions.transaction_status = statuses.transaction_status
+)
+
+select * from checked

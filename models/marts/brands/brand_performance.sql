@@ -1,0 +1,87 @@
+-- Grain: one row per brand. Film figures are worldwide and of matched films,
+-- index figures domestic and of all releases: side by side, never subtracted.
+-- A film in several brands counts in each: sums over brands need the weighted
+-- column.
+with brands as (
+    select * from {{ ref('dim_brand') }}
+    where not is_unknown
+),
+
+brand_movies as (
+    select * from {{ ref('bridge_brand_movie') }}
+),
+
+movies as (
+    select * from {{ ref('dim_movie') }}
+),
+
+merchants as (
+    select * from {{ ref('dim_merchant') }}
+    where is_brand_affiliated
+),
+
+transactions as (
+    select * from {{ ref('fct_transactions') }}
+),
+
+film_figures as (
+    select
+        brand_movies.brand_key,
+        count(*) as movie_count,
+        avg(movies.popularity) as mean_popularity,
+        avg(movies.vote_average) as mean_vote_average,
+        sum(movies.vote_count) as vote_count,
+        sum(movies.revenue_usd) as revenue_usd,
+        sum(movies.revenue_usd * brand_movies.weight) as weighted_revenue_usd
+    from brand_movies
+    inner join movies on brand_movies.movie_key = movies.movie_key
+    group by brand_movies.brand_key
+),
+
+spend as (
+    select
+        merchant_key,
+        count(*) as transaction_count,
+        sum(approved_amount) as approved_amount
+    from transactions
+    group by merchant_key
+),
+
+card_spend as (
+    select
+        merchants.brand_key,
+        sum(spend.transaction_count) as transaction_count,
+        sum(spend.approved_amount) as approved_amount
+    from merchants
+    inner join spend on merchants.merchant_key = spend.merchant_key
+    group by merchants.brand_key
+),
+
+final as (
+    select
+        brands.brand_key,
+        brands.brand_name,
+        brands.index_rank,
+        brands.index_total_gross_usd,
+        brands.index_release_count,
+        brands.listed_release_count,
+        brands.matched_release_count,
+        cast(coalesce(film_figures.movie_count, 0) as bigint) as movie_count,
+        cast(film_figures.mean_popularity as numeric(18, 6))
+            as mean_popularity,
+        cast(film_figures.mean_vote_average as numeric(6, 3))
+            as mean_vote_average,
+        cast(coalesce(film_figures.vote_count, 0) as bigint) as vote_count,
+        cast(film_figures.revenue_usd as numeric(20, 2)) as revenue_usd,
+        cast(film_figures.weighted_revenue_usd as numeric(20, 2))
+            as weighted_revenue_usd,
+        cast(coalesce(card_spend.transaction_count, 0) as bigint)
+            as card_transaction_count,
+        cast(coalesce(card_spend.approved_amount, 0) as numeric(20, 4))
+            as card_approved_amount
+    from brands
+    left join film_figures on brands.brand_key = film_figures.brand_key
+    left join card_spend on brands.brand_key = card_spend.brand_key
+)
+
+select * from final

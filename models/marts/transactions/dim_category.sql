@@ -1,0 +1,26 @@
+with attributes as (
+    select * from {{ ref('int_transactions__attributes') }}
+),
+
+named as (
+    select distinct category_name
+    from attributes
+    where category_name is not null
+),
+
+unioned as (
+    select category_name from named
+    union all
+    select cast(null as {{ dbt.type_string() }}) as category_name
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key(['category_name']) }}
+            as category_key,
+        coalesce(category_name, 'Unknown') as category_name,
+        category_name is null as is_unknown
+    from unioned
+)
+
+select * from final

@@ -1,0 +1,25 @@
+with attributes as (
+    select * from {{ ref('int_transactions__attributes') }}
+),
+
+named as (
+    select distinct city_name
+    from attributes
+    where city_name is not null
+),
+
+unioned as (
+    select city_name from named
+    union all
+    select cast(null as {{ dbt.type_string() }}) as city_name
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key(['city_name']) }} as city_key,
+        coalesce(city_name, 'Unknown') as city_name,
+        city_name is null as is_unknown
+    from unioned
+)
+
+select * from final

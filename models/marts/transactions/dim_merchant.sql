@@ -1,0 +1,37 @@
+with attributes as (
+    select * from {{ ref('int_transactions__attributes') }}
+),
+
+merchant_brands as (
+    select * from {{ ref('merchant_brands') }}
+),
+
+named as (
+    select distinct merchant_name
+    from attributes
+    where merchant_name is not null
+),
+
+unioned as (
+    select merchant_name from named
+    union all
+    select cast(null as {{ dbt.type_string() }}) as merchant_name
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key([
+            'unioned.merchant_name'
+        ]) }} as merchant_key,
+        {{ dbt_utils.generate_surrogate_key([
+            'merchant_brands.brand_name'
+        ]) }} as brand_key,
+        coalesce(unioned.merchant_name, 'Unknown') as merchant_name,
+        merchant_brands.brand_name is not null as is_brand_affiliated,
+        unioned.merchant_name is null as is_unknown
+    from unioned
+    left join merchant_brands
+        on unioned.merchant_name = merchant_brands.merchant_name
+)
+
+select * from final

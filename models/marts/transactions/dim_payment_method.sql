@@ -1,0 +1,26 @@
+with attributes as (
+    select * from {{ ref('int_transactions__attributes') }}
+),
+
+named as (
+    select distinct payment_method
+    from attributes
+    where payment_method is not null
+),
+
+unioned as (
+    select payment_method from named
+    union all
+    select cast(null as {{ dbt.type_string() }}) as payment_method
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key(['payment_method']) }}
+            as payment_method_key,
+        coalesce(payment_method, 'Unknown') as payment_method,
+        payment_method is null as is_unknown
+    from unioned
+)
+
+select * from final

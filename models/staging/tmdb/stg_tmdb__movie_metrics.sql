@@ -1,0 +1,22 @@
+with source as (
+    select * from {{ source('tmdb', 'movie_metrics') }}
+),
+
+renamed as (
+    select
+        -- ids
+        movie_id,
+
+        -- numerics; TMDB writes 0 where it does not know
+        popularity,
+        case when vote_count > 0 then vote_average end as vote_average,
+        vote_count,
+        nullif(revenue, 0) as revenue_usd,
+
+        -- dates and timestamps
+        {{ to_utc('pulled_at') }} as pulled_at,
+        cast({{ to_utc('pulled_at') }} as date) as pulled_date
+    from source
+)
+
+select * from renamed

@@ -1,0 +1,40 @@
+with source as (
+    select * from {{ source('tmdb', 'movies') }}
+),
+
+renamed as (
+    select
+        -- ids
+        id as movie_id,
+        imdb_id,
+        belongs_to_collection__id as collection_id,
+        _dlt_id as dlt_id,
+
+        -- text
+        title,
+        original_title,
+        original_language,
+        status,
+        belongs_to_collection__name as collection_name,
+        {{ normalize_title('title') }} as title_key,
+        {{ normalize_title('original_title') }} as original_title_key,
+
+        -- numerics; TMDB writes 0 where it does not know
+        nullif(runtime, 0) as runtime_minutes,
+        nullif(budget, 0) as budget_usd,
+        nullif(revenue, 0) as revenue_usd,
+        popularity,
+        case when vote_count > 0 then vote_average end as vote_average,
+        vote_count,
+
+        -- booleans
+        coalesce(adult, false) as is_adult,
+        coalesce(video, false) as is_video,
+
+        -- dates and timestamps
+        release_date,
+        {{ to_utc('pulled_at') }} as pulled_at
+    from source
+)
+
+select * from renamed

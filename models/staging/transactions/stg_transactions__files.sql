@@ -1,0 +1,26 @@
+with source as (
+    select * from {{ source('transactions', 'files') }}
+),
+
+renamed as (
+    select
+        -- ids
+        _dlt_load_id as dlt_load_id,
+        _file_checksum as file_checksum,
+
+        -- text
+        _file_name as file_name,
+
+        -- numerics
+        lines_read as lines_read_count,
+        rows_landed as rows_landed_count,
+        rows_rejected as rows_rejected_count,
+        bytes as file_bytes,
+        seconds as load_seconds,
+
+        -- dates and timestamps
+        {{ to_utc('landed_at') }} as landed_at
+    from source
+)
+
+select * from renamed

@@ -1,0 +1,31 @@
+with source as (
+    select * from {{ source('transactions', 'transactions') }}
+),
+
+renamed as (
+    select
+        -- ids
+        transaction_id,
+        user_id,
+        _dlt_load_id as dlt_load_id,
+        _file_checksum as file_checksum,
+        _file_line as file_line,
+
+        -- text
+        nullif(trim(merchant), '') as merchant_name,
+        nullif(trim(category), '') as category_name,
+        nullif(trim(city), '') as city_name,
+        nullif(upper(trim(status)), '') as transaction_status,
+        nullif(lower(trim(payment_method)), '') as payment_method,
+        nullif(upper(trim(currency)), '') as currency_code,
+        _file_name as file_name,
+
+        -- numerics; in the row's currency
+        amount,
+
+        -- dates and timestamps
+        {{ to_utc('event_ts') }} as event_at
+    from source
+)
+
+select * from renamed

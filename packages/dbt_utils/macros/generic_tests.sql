@@ -1,0 +1,93 @@
+{# No two rows share these columns' values. #}
+{% test unique_combination_of_columns(model, combination_of_columns, quote_columns=false) %}
+    {{ return(adapter.dispatch("test_unique_combination_of_columns", "dbt_utils")(
+        model, combination_of_columns, quote_columns
+    )) }}
+{% endtest %}
+
+{% macro default__test_unique_combination_of_columns(
+    model, combination_of_columns, quote_columns=false
+) %}
+    {%- set columns = [] -%}
+    {%- for column in combination_of_columns -%}
+        {%- do columns.append(adapter.quote(column) if quote_columns else column) -%}
+    {%- endfor %}
+
+    select {{ columns | join(", ") }}
+    from {{ model }}
+    group by {{ columns | join(", ") }}
+    having count(*) > 1
+{% endmacro %}
+
+{# Every value lies within the bounds; a null passes. #}
+{% test accepted_range(model, column_name, min_value=none, max_value=none, inclusive=true) %}
+    {{ return(adapter.dispatch("test_accepted_range", "dbt_utils")(
+        model, column_name, min_value, max_value, inclusive
+    )) }}
+{% endtest %}
+
+{% macro default__test_accepted_range(
+    model, column_name, min_value=none, max_value=none, inclusive=true
+) %}
+    {%- set or_equal = "=" if inclusive else "" -%}
+    {%- set bounds = ["1 = 1"] -%}
+    {%- if min_value is not none -%}
+        {%- do bounds.append(column_name ~ " >" ~ or_equal ~ " " ~ min_value) -%}
+    {%- endif -%}
+    {%- if max_value is not none -%}
+        {%- do bounds.append(column_name ~ " <" ~ or_equal ~ " " ~ max_value) -%}
+    {%- endif %}
+
+    select *
+    from {{ model }}
+    where not ({{ bounds | join(" and ") }})
+{% endmacro %}
+
+{# An expression, put behind the column's name where there is one, is true for every row. #}
+{% test expression_is_true(model, expression, column_name=none) %}
+    {{ return(adapter.dispatch("test_expression_is_true", "dbt_utils")(
+        model, expression, column_name
+    )) }}
+{% endtest %}
+
+{% macro default__test_expression_is_true(model, expression, column_name=none) %}
+    select *
+    from {{ model }}
+    where not ({{ column_name ~ " " if column_name is not none }}{{ expression }})
+{% endmacro %}
+
+{# Two relations have as many rows, in all or by group. #}
+{% test equal_rowcount(model, compare_model, group_by_columns=[]) %}
+    {{ return(adapter.dispatch("test_equal_rowcount", "dbt_utils")(
+        model, compare_model, group_by_columns
+    )) }}
+{% endtest %}
+
+{% macro default__test_equal_rowcount(model, compare_model, group_by_columns=[]) %}
+    {{ config(fail_calc="sum(coalesce(diff_count, 0))") }}
+    {%- set groups = group_by_columns or ["1"] -%}
+    {%- set names = [] -%}
+    {%- for group in groups -%}
+        {%- do names.append(group ~ " as group_" ~ loop.index) -%}
+    {%- endfor -%}
+    {%- set keys = [] -%}
+    {%- for group in groups -%}{%- do keys.append("group_" ~ loop.index) -%}{%- endfor %}
+
+    with counted as (
+        select {{ names | join(", ") }}, 1 as from_model, 0 as from_compared
+        from {{ model }}
+        union all
+        select {{ names | join(", ") }}, 0 as from_model, 1 as from_compared
+        from {{ compare_model }}
+    ),
+
+    compared as (
+        select
+            {{ keys | join(", ") }},
+            abs(sum(from_model) - sum(from_compared)) as diff_count
+        from counted
+        group by {{ keys | join(", ") }}
+    )
+
+    select * from compared
+{% endmacro %}
