@@ -37,7 +37,8 @@ class LoadReport:
 def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None) -> dlt.Pipeline:
     """The dlt pipeline of one source: it lands in schema ``raw_<source>`` of the target's database.
 
-    dlt keeps its working files below ``.marquee/dlt``, one folder a warehouse, so that two warehouses never share state.
+    dlt keeps its working files below ``.marquee/dlt``, one folder a warehouse, so that two
+    warehouses never share state.
     """
     import dlt
     from dlt.destinations import postgres
@@ -53,7 +54,7 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
 
 @contextmanager
 def one_at_a_time(source: str, target: Target) -> Iterator[None]:
-    """Hold the warehouse's lock for loads of one source; a second load of it is told who is running.
+    """Hold the warehouse's lock for loads of one source; a second load is told who is running.
 
     Raises:
         UserError: another load of this source is under way.

@@ -16,16 +16,23 @@ PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 def task(label: str, total: float | None = None, unit: str = "rows") -> Iterator[Callable]:
     """Show one piece of work.
 
-    Yields ``advance(n=1, total=None, unit=None)``: ``n`` more units are done; ``total`` sets a better total and ``unit``
-    a better word. On a terminal a bar with an estimate is drawn on standard error; elsewhere a line
-    is printed every ten seconds. Nothing is left on the screen by work that ends before that: the caller reports it.
+    Yields ``advance(n=1, total=None, unit=None)``: ``n`` more units are done; ``total`` is a better
+    one, ``unit`` a better word. On a terminal a bar with an estimate is drawn on standard
+    error; elsewhere a line is printed every ten seconds. Nothing is left on the screen by work that
+    ends before that: the caller reports it.
     """
     if not sys.stderr.isatty():
         yield _plain(label, total, unit)
         return
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),

@@ -1,0 +1,53 @@
+# Thin over the tools. `make` alone lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Python 3.10 to 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Installing into .venv"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --clear --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
+	else \
+	  $(PYTHON) -m venv --clear .venv || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; } ; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@touch $@
+
+run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs page
+	@$(BIN)/marquee run
+
+test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
+	@$(BIN)/pytest
+
+lint: $(READY)  ## ruff, and sqlfluff with the dbt templater
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/marquee deps
+	@$(BIN)/marquee scratch sqlfluff lint models tests snapshots
+
+format: $(READY)  ## let ruff and sqlfluff mend what they can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/marquee scratch sqlfluff fix models tests snapshots
+
+docs: $(READY)  ## serve the dbt docs site on localhost
+	@$(BIN)/dbt docs generate --quiet
+	@$(BIN)/dbt docs serve --host 127.0.0.1
+
+clean:  ## remove the embedded warehouse and everything that was made here
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -c 'from ingestion.server import Server; Server().delete()'; fi
+	rm -rf .venv .marquee dbt_packages target logs profiles.yml .user.yml package-lock.yml *.egg-info

@@ -1,0 +1,199 @@
+"""What is wrong here, if anything: the checks behind ``marquee doctor``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+
+import click
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from ingestion.errors import UserError
+from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path
+
+DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
+PACKAGES = ("dbt-core", "dbt-postgres", "dlt", "duckdb", "pyarrow")
+OLDEST_SERVER = 14
+FREE_GIGABYTES = 2
+RAW_TABLES = ("raw_tmdb.movies", "raw_brands.brands", "raw_transactions.transactions")
+
+_MAKE = "Run: make run"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what was looked at.
+        ok: True; False when Marquee cannot work like that; None when it can, with a warning.
+        detail: what was found.
+        remedy: what to do about it, in one line; empty when ok.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    remedy: str = ""
+
+
+def checks(target_loader: Callable[[], Target] = load_target) -> list[Check]:
+    """Look at everything Marquee needs; none of it is changed, no secret is in any detail.
+
+    Args:
+        target_loader: gives the warehouse to look at, or raises UserError.
+    """
+    return [
+        *_versions(),
+        _profile(),
+        *_warehouse(target_loader),
+        _dbt_packages(),
+        _token(),
+        _disk(),
+    ]
+
+
+def _versions() -> Iterator[Check]:
+    """Python and the packages that matter most against what pyproject.toml asks for."""
+    try:
+        python = SpecifierSet(metadata.metadata(DISTRIBUTION)["Requires-Python"] or "")
+        requirements = map(Requirement, metadata.requires(DISTRIBUTION) or [])
+    except metadata.PackageNotFoundError:
+        yield Check("Python packages", False, "Marquee is not installed here", _MAKE)
+        return
+    wanted = {each.name: each.specifier for each in requirements}
+    running = platform.python_version()
+    yield Check(
+        "Python",
+        fits := python.contains(running, prereleases=True),
+        f"{running}{'' if fits else f', wanted {python}'}",
+        "" if fits else "Remove .venv and run: make setup PYTHON=python3.12",
+    )
+    for name in PACKAGES:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = ""
+        specifier = wanted.get(name, SpecifierSet())
+        fits = bool(version) and specifier.contains(version, prereleases=True)
+        detail = version or "not installed"
+        yield Check(
+            name,
+            fits,
+            detail if fits else f"{detail}, wanted {name}{specifier}",
+            "" if fits else "Remove .venv and run: make setup",
+        )
+
+
+def _profile() -> Check:
+    """profiles.yml holds a password: it must be there, and should be its owner's only."""
+    path = profiles_path()
+    if not path.exists():
+        remedy = f"{_MAKE}, or copy profiles.yml.example there and fill it in"
+        return Check("profiles.yml", False, f"there is no {path}", remedy)
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        detail = f"{path} can be read by others (mode {mode:04o})"
+        return Check("profiles.yml", None, detail, f"Run: chmod 600 {path}")
+    return Check("profiles.yml", True, str(path))
+
+
+def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
+    """The server, and what has landed on it."""
+    try:
+        target = target_loader()
+        with closing(target.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "select current_setting('server_version'),"
+                " current_setting('server_version_num')::int / 10000,"
+                " has_database_privilege(current_database(), 'create')"
+            )
+            version, major, may_create = cursor.fetchone()
+            cursor.execute(
+                "select name, coalesce(nullif(reltuples, -1), n_live_tup)"
+                " from unnest(%s) as name"
+                " inner join pg_class on pg_class.oid = to_regclass(name)"
+                " left join pg_stat_all_tables on relid = pg_class.oid",
+                (list(RAW_TABLES),),
+            )
+            landed = dict(cursor.fetchall())
+    except UserError as error:
+        detail, _, remedy = error.message.partition("\n")
+        yield Check("server", False, detail, remedy or "Compare profiles.yml with its example")
+        return
+    detail = f"PostgreSQL {version} at {target.place}"
+    if major < OLDEST_SERVER:
+        remedy = f"Use PostgreSQL {OLDEST_SERVER} or newer, or the embedded one"
+        yield Check("server", False, f"{detail} is too old", remedy)
+    elif not may_create:
+        detail += f": {target.user} may not create schemas"
+        remedy = f"As its owner: grant create on database {target.dbname} to {target.user}"
+        yield Check("server", False, detail, remedy)
+    else:
+        yield Check("server", True, detail)
+    yield _raw_tables(landed)
+
+
+def _raw_tables(landed: dict[str, float]) -> Check:
+    if not landed:
+        return Check("raw tables", None, "nothing landed yet", _MAKE)
+    counts = [
+        f"{table} about {landed[table]:,.0f}" if table in landed else f"{table} not yet"
+        for table in RAW_TABLES
+    ]
+    whole = len(landed) == len(RAW_TABLES)
+    return Check("raw tables", whole or None, ", ".join(counts), "" if whole else _MAKE)
+
+
+def _dbt_packages() -> Check:
+    if (PROJECT_DIR / "dbt_packages" / "dbt_utils").is_dir():
+        return Check("dbt packages", True, "dbt_utils")
+    return Check("dbt packages", False, "dbt_utils is not installed", "Run: marquee deps")
+
+
+def _token() -> Check:
+    """Where the TMDB token comes from; it is not shown."""
+    import dlt
+
+    from ingestion.sources.tmdb import find_token
+
+    token = find_token()
+    if not token:
+        return Check("TMDB token", True, "none: the bundled sample is used")
+    if os.environ.get("TMDB_API_TOKEN"):
+        place = "the environment variable TMDB_API_TOKEN"
+    else:
+        place = "dlt's secrets" if dlt.secrets.get("sources.tmdb.api_token") == token else ".env"
+    return Check("TMDB token", True, f"from {place}")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(PROJECT_DIR).free / 1e9
+    detail = f"{free:,.1f} GB free"
+    if free >= FREE_GIGABYTES:
+        return Check("disk", True, detail)
+    return Check("disk", None, detail, f"Free some space: {FREE_GIGABYTES} GB are a good start")
+
+
+@click.command()
+@click.option("--target", "name", help="Target of the profile, as in dbt.")
+def doctor(name: str | None) -> None:
+    """Check that everything Marquee needs is there; exit code 1 if something is not."""
+    found = checks(lambda: load_target(name))
+    width = max(len(check.name) for check in found)
+    for check in found:
+        word, colour = {True: ("ok", "green"), None: ("warn", "yellow"), False: ("FAIL", "red")}[
+            check.ok
+        ]
+        # click leaves the colour out where the output is no terminal
+        click.echo(f"{click.style(f'{word:<4}', fg=colour)}  {check.name:<{width}}  {check.detail}")
+        if check.remedy:
+            click.echo(f"{'':<{width + 8}}{check.remedy}")
+    if any(check.ok is False for check in found):
+        raise SystemExit(1)

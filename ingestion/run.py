@@ -1,0 +1,241 @@
+"""``marquee run``: from nothing to a tested warehouse, and again to an up-to-date one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from ingestion import progress, server, warehouse
+from ingestion.errors import UserError
+from ingestion.pipeline import LoadReport
+from ingestion.warehouse import PROJECT_DIR, Target
+
+SAMPLE_ROWS = 100_000
+SAMPLE_SEED = 42
+PACKAGES = PROJECT_DIR / "dbt_packages"
+HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
+
+
+@dataclass
+class Steps:
+    """What has been done so far, for the summary."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """Time one step and print a line about it; what is put into the list is the line's end."""
+        said: list[str] = []
+        started = time.monotonic()
+        yield said
+        self.seconds[name] = time.monotonic() - started
+        click.echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {', '.join(said)}")
+
+
+def run_all(target_name: str | None) -> None:
+    """Start the server, land every source, build and test the models, write the docs page.
+
+    Raises:
+        UserError: a step failed. What the earlier ones did stays; the next run goes on from there.
+    """
+    steps = Steps()
+    with steps.step("Start PostgreSQL") as said:
+        target = server.ready(target_name)
+        said.append(target.place)
+    with steps.step("Install dbt packages") as said:
+        said.append(install_packages())
+    reports = land_everything(target, steps)
+    with steps.step("Build and test models") as said:
+        built = dbt("build", target, label="Building")
+        said.append(built)
+    with steps.step("Write the docs page") as said:
+        dbt("docs", target, "generate", "--static", "--no-compile", label="Documenting")
+        said.append(_relative(target_path() / "static_index.html"))
+    _summarise(target, reports, built, steps)
+
+
+def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
+    """Land brands, transactions, films: in this order, as TMDB is asked for titles of brands."""
+    from ingestion.sources import brands, tmdb, transactions
+
+    reports = []
+
+    def land(name: str, load, *args) -> None:
+        with steps.step(name) as said:
+            report = load(*args)
+            said.append(f"{sum(report.rows.values()):,} rows")
+            if report.rejected:
+                said.append(f"{report.rejected:,} lines put aside in raw_{report.source}.rejects")
+            said.extend(report.notes)
+            reports.append(report)
+
+    land("Land brands", brands.ingest_brands, None, target)
+    land("Land brand releases", brands.ingest_releases, None, target)
+    land("Land transactions", transactions.ingest, [sample_transactions()], target)
+    land("Land TMDB films", tmdb.ingest, target)
+    return reports
+
+
+def sample_transactions() -> Path:
+    """The made-up transactions of the sample, written on first use."""
+    from ingestion.sources.transactions import generator
+
+    path = warehouse.STATE_DIR / "sample" / "transactions.jsonl"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{os.getpid()}.{path.name}")
+        generator.generate(SAMPLE_ROWS, SAMPLE_SEED, unfinished)
+        unfinished.replace(path)
+    return path
+
+
+def install_packages() -> str:
+    """Put dbt's packages in place: from the hub, or the stand-in where it does not answer.
+
+    Returns:
+        One line about what was done.
+    """
+    import requests
+    from dbt.clients.registry import DEFAULT_REGISTRY_BASE_URL
+
+    installed = PACKAGES / "dbt_utils"
+    stand_in = PROJECT_DIR / "packages" / "dbt_utils"
+    if installed.exists() and not (installed / "README.md").read_text().startswith(
+        (stand_in / "README.md").read_text()[:40]
+    ):
+        return "dbt_utils is there"
+    hub = f"{DEFAULT_REGISTRY_BASE_URL}api/v1/dbt-labs/dbt_utils.json"
+    try:
+        requests.get(hub, timeout=HUB_PATIENCE).raise_for_status()
+        done = subprocess.run(
+            [Path(sys.executable).with_name("dbt"), "--quiet", "deps"],
+            cwd=PROJECT_DIR,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode == 0:
+            return "dbt_utils from the dbt package hub"
+    except (requests.RequestException, subprocess.TimeoutExpired):
+        pass
+    # a copy beside it, then a rename: a killed run leaves no half package
+    copy = PACKAGES / f"dbt_utils.{os.getpid()}"
+    shutil.copytree(stand_in, copy)
+    shutil.rmtree(installed, ignore_errors=True)
+    copy.rename(installed)
+    return "the dbt package hub does not answer: the stand-in packages/dbt_utils serves"
+
+
+def dbt(command: str, target: Target, *args: str, label: str) -> str:
+    """Run dbt in this process, with a progress bar.
+
+    Returns:
+        What passed, such as ``46 models, 5 seeds, 344 tests``.
+
+    Raises:
+        UserError: something failed; names the first failures.
+    """
+    from dbt.cli.main import dbtRunner
+
+    with progress.task(label, unit="nodes") as advance:
+
+        def follow(event) -> None:
+            if event.info.name == "LogStartLine":
+                advance(0, total=event.data.total)
+            elif event.info.name == "NodeFinished":
+                advance(1)
+
+        os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml where it stands
+        outcome = dbtRunner(callbacks=[follow]).invoke(
+            ["--quiet", "--no-use-colors", command, *args, "--target", target.name]
+        )
+    results = getattr(outcome.result, "results", None)
+    if outcome.exception:
+        raise UserError(f"dbt {command} stopped: {outcome.exception}\nSee {_relative(log_path())}")
+    if not outcome.success:
+        failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]
+        named = ", ".join(r.node.name for r in failed[:5]) or "see above"
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        raise UserError(
+            f"dbt {command} failed: {named}{more}\n"
+            f"See {_relative(log_path())}, mend it, and go on with: .venv/bin/dbt retry"
+        )
+    return _count(results) if command == "build" else ""
+
+
+def _count(results: Sequence) -> str:
+    kinds = {"model": "models", "seed": "seeds", "snapshot": "snapshots"}
+    counts = Counter(kinds.get(r.node.resource_type, "tests") for r in results)
+    warned = [r.node.name for r in results if r.status == "warn"]
+    order = ("models", "seeds", "snapshots", "tests")
+    text = ", ".join(f"{counts[kind]} {kind}" for kind in order if counts[kind]) + " passed"
+    return text + (f" ({len(warned)} with warnings: {', '.join(warned[:3])})" if warned else "")
+
+
+def target_path() -> Path:
+    """Where dbt writes its artifacts."""
+    return PROJECT_DIR / os.environ.get("DBT_TARGET_PATH", "target")
+
+
+def log_path() -> Path:
+    """dbt's log."""
+    return PROJECT_DIR / os.environ.get("DBT_LOG_PATH", "logs") / "dbt.log"
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path, PROJECT_DIR) if path.is_relative_to(PROJECT_DIR) else str(path)
+
+
+def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Steps) -> None:
+    click.echo("")
+    for report in reports:
+        for table, rows in report.rows.items():
+            click.echo(f"  raw_{report.source}.{table:<22} {rows:>9,} rows landed")
+    prefix = "" if target.name == "dev" else f"{target.schema}_"
+    marts = f"{prefix}marts"
+    click.echo(f"""
+  {built}, in {sum(steps.seconds.values()):.0f} s in all
+
+Look at it:
+  .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
+  make docs                     browse models, columns and lineage
+  .venv/bin/dbt build           build again after a change
+Connect a BI tool:
+  .venv/bin/marquee db url      {target.place}, schema {marts}
+Use your own data:
+  see README.md: TMDB token, files, PostgreSQL""")
+
+
+def run_in_scratch(command: Sequence[str]) -> int:
+    """Run a command whose warehouse is a throw-away PostgreSQL; returns its exit code."""
+    folder = Path(tempfile.mkdtemp(prefix="marquee-scratch-"))
+    folder.chmod(0o711)  # the server's user must reach its data when this runs as root
+    scratch = server.Server(folder / "state")
+    try:
+        scratch.start()
+        server.write_profiles(scratch, folder / "profiles.yml")
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        env |= {
+            "DBT_PROFILES_DIR": str(folder),
+            "DBT_TARGET_PATH": str(folder / "target"),
+            "DBT_LOG_PATH": str(folder / "logs"),
+            "MARQUEE_STATE_DIR": str(folder / "state"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
+        }
+        return subprocess.run(list(command), env=env, check=False).returncode
+    except FileNotFoundError as error:
+        raise UserError(f"There is no command {command[0]!r}.") from error
+    finally:
+        scratch.delete()
+        shutil.rmtree(folder, ignore_errors=True)
