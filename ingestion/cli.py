@@ -11,7 +11,7 @@ import click
 
 from ingestion import __version__
 from ingestion.errors import UserError
-from ingestion.warehouse import PROJECT_DIR, Target, load_target
+from ingestion.warehouse import PROJECT_DIR, Target
 
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
@@ -146,10 +146,7 @@ def _target(name: str | None) -> Target:
     """The target to land in. The embedded server is started when it is the one and stopped."""
     from ingestion import server
 
-    target = load_target(name)
-    if server.is_embedded(target):
-        server.Server().start()
-    return target
+    return server.ready(name)
 
 
 def _report(report) -> None:

@@ -43,13 +43,17 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
     import dlt
     from dlt.destinations import postgres
 
-    folder = pipelines_dir or STATE_DIR / "dlt" / f"{target.host}-{target.port}-{target.dbname}"
     return dlt.pipeline(
         pipeline_name=source,
         dataset_name=f"raw_{source}",
         destination=postgres(credentials=target.url),
-        pipelines_dir=str(folder),
+        pipelines_dir=str(pipelines_dir or working_dir(target)),
     )
+
+
+def working_dir(target: Target) -> Path:
+    """Where dlt keeps what it has not loaded yet, for all sources of one warehouse."""
+    return STATE_DIR / "dlt" / f"{target.host}-{target.port}-{target.dbname}"
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from ingestion.errors import UserError
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
-STATE_DIR = PROJECT_DIR / ".marquee"
+# MARQUEE_STATE_DIR: throw-away warehouses keep their state elsewhere
+STATE_DIR = Path(os.environ.get("MARQUEE_STATE_DIR") or PROJECT_DIR / ".marquee")
 
 
 @dataclass(frozen=True)

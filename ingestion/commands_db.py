@@ -1,0 +1,150 @@
+"""``marquee db``: the embedded PostgreSQL, and the way into whatever server the profile names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+
+import click
+
+from ingestion import server, warehouse
+from ingestion.errors import UserError
+from ingestion.pipeline import working_dir
+from ingestion.server import Server
+from ingestion.warehouse import Target, load_target
+
+target_option = click.option("--target", "name", help="Target of the profile, as in dbt.")
+
+
+@click.group()
+def db() -> None:
+    """The warehouse's PostgreSQL: start, stop, look into it."""
+
+
+@db.command()
+@click.option("--port", type=click.IntRange(1024, 65535), help="Listen on this port from now on.")
+def start(port: int | None) -> None:
+    """Start the embedded PostgreSQL.
+
+    The first time, make it and write profiles.yml.
+    """
+    embedded = _embedded("Start")
+    made = not embedded.initialised
+    started = embedded.start(port, server.profiles_login(warehouse.profiles_path()))
+    wrote = server.write_profiles(embedded)
+    state = "made and started" if made else "started" if started else "running already"
+    click.echo(f"The embedded PostgreSQL is {state}: {embedded.target.place}")
+    if wrote:
+        click.echo(f"Wrote {warehouse.profiles_path()}")
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded PostgreSQL; its data stay."""
+    stopped = _embedded("Stop").stop()
+    click.echo(f"The embedded PostgreSQL {'is stopped' if stopped else 'was not running'}.")
+
+
+@db.command()
+@target_option
+def status(name: str | None) -> None:
+    """Say where the warehouse is.
+
+    The exit code is 1 if it does not answer.
+    """
+    embedded = Server()
+    if not warehouse.profiles_path().exists() and not embedded.initialised:
+        raise UserError("There is no warehouse yet.\nMake the embedded one with: marquee db start")
+    target = load_target(name) if warehouse.profiles_path().exists() else embedded.target
+    facts = {"server": "your own, by profiles.yml", "address": target.place}
+    if server.is_embedded(target):
+        facts = {"server": "the embedded PostgreSQL"} | embedded.status()
+    if not server.is_embedded(target) or embedded.running:
+        facts |= _answer(target)
+    for label, fact in facts.items():
+        click.echo(f"{label:<9} {fact}")
+    if facts.get("state") == "stopped":
+        raise UserError("The embedded PostgreSQL is stopped.\nStart it with: marquee db start")
+
+
+@db.command()
+@target_option
+@click.option("--no-password", is_flag=True, help="Leave the password out.")
+def url(name: str | None, no_password: bool) -> None:
+    """Print the warehouse's postgresql:// URL.
+
+    The password is in it, for tools that want it so.
+    """
+    target = load_target(name)
+    if no_password:
+        click.echo(replace(target, password="").url.replace(":@", "@", 1))
+    else:
+        click.echo(target.url)
+
+
+@db.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def psql(args: tuple[str, ...]) -> None:
+    """Run psql on the warehouse.
+
+    Arguments are psql's own: marquee db psql -c 'select 1'
+    """
+    target = load_target()
+    if server.is_embedded(target) and not Server().running:
+        raise UserError("The embedded PostgreSQL is stopped.\nStart it with: marquee db start")
+    # at a terminal rather an installed psql: the wheel's has no line editing
+    installed = shutil.which("psql") if sys.stdin.isatty() else None
+    program = installed or warehouse.program("psql")
+    sys.stdout.flush()
+    os.execve(program, ["psql", *args], os.environ | target.libpq_env())  # noqa: S606
+
+
+@db.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(yes: bool) -> None:
+    """Drop all data and start afresh.
+
+    Everything in the embedded PostgreSQL goes, raw data and dlt's state included.
+    """
+    embedded = _embedded("Reset")
+    if not yes:
+        click.confirm(f"Drop everything in {embedded.data}?", abort=True)
+    if embedded.settings:  # what dlt has not loaded yet goes as well
+        shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
+    embedded.reset(server.profiles_login(warehouse.profiles_path()))
+    server.write_profiles(embedded)
+    click.echo(f"The embedded PostgreSQL is empty and running: {embedded.target.place}")
+
+
+def _embedded(verb: str) -> Server:
+    """The embedded server, unless the profile names another one.
+
+    Raises:
+        UserError: it does.
+    """
+    if embedded := server.chosen():
+        return embedded
+    target = load_target()
+    overriding = [name for name in target.libpq_env() if name in os.environ]
+    by = f" ({', '.join(overriding)} set)" if overriding else ""
+    raise UserError(
+        f"Target '{target.name}' of the profile is {target.place}{by}, not the embedded server.\n"
+        f"{verb} that server by its own means, or, to use the embedded one,"
+        f" move {warehouse.profiles_path()} away."
+    )
+
+
+def _answer(target: Target) -> dict[str, str]:
+    connection = target.connect()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select current_setting('server_version'),"
+                " pg_size_pretty(pg_database_size(current_database()))"
+            )
+            release, size = cursor.fetchone()
+    finally:
+        connection.close()
+    return {"version": f"PostgreSQL {release}", "database": f"{target.dbname}, {size}"}

