@@ -10,11 +10,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import psycopg2
 
 from ingestion import progress, server, warehouse
 from ingestion.errors import UserError
@@ -23,6 +24,7 @@ from ingestion.warehouse import PROJECT_DIR, Target
 
 SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
+SAMPLE_FOLDERS = {"brands": "brands/%", "transactions": "transactions.jsonl"}
 PACKAGES = PROJECT_DIR / "dbt_packages"
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
 
@@ -66,25 +68,56 @@ def run_all(target_name: str | None) -> None:
 
 
 def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
-    """Land brands, transactions, films: in this order, as TMDB is asked for titles of brands."""
+    """Land brands, transactions, films: in this order, as TMDB is asked for titles of brands.
+
+    Where files of the user's own have landed, that part of the sample is left out.
+    """
     from ingestion.sources import brands, tmdb, transactions
 
+    lands = {
+        "Land brands": (
+            lambda: brands.ingest_brands(None, target),
+            own_file(target, "brands", "brands"),
+        ),
+        "Land brand releases": (
+            lambda: brands.ingest_releases(None, target),
+            own_file(target, "brands", "brand_releases"),
+        ),
+        "Land transactions": (
+            lambda: transactions.ingest([sample_transactions()], target),
+            own_file(target, "transactions"),
+        ),
+        "Land TMDB films": (lambda: tmdb.ingest(target), None),
+    }
     reports = []
-
-    def land(name: str, load, *args) -> None:
+    for name, (land, own) in lands.items():
         with steps.step(name) as said:
-            report = load(*args)
+            if own:
+                said.append(f"no sample, for {own} has landed")
+                continue
+            report = land()
             said.append(f"{sum(report.rows.values()):,} rows")
             if report.rejected:
                 said.append(f"{report.rejected:,} lines put aside in raw_{report.source}.rejects")
             said.extend(report.notes)
             reports.append(report)
-
-    land("Land brands", brands.ingest_brands, None, target)
-    land("Land brand releases", brands.ingest_releases, None, target)
-    land("Land transactions", transactions.ingest, [sample_transactions()], target)
-    land("Land TMDB films", tmdb.ingest, target)
     return reports
+
+
+def own_file(target: Target, source: str, kind: str | None = None) -> str | None:
+    """Name of the file landed last that is not the sample's; None when there is none."""
+    query = (
+        f"select _file_name from raw_{source}.files"  # noqa: S608 - names of ours
+        " where _file_name not like %s and (%s is null or to_jsonb(files) ->> 'kind' = %s)"
+        " order by landed_at desc limit 1"
+    )
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        try:
+            cursor.execute(query, (f"%sample/{SAMPLE_FOLDERS[source]}", kind, kind))
+        except psycopg2.errors.UndefinedTable:
+            return None
+        found = cursor.fetchone()
+        return found and found[0]
 
 
 def sample_transactions() -> Path:
