@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
 SAMPLE_FOLDERS = {"brands": "brands/%", "transactions": "transactions.jsonl"}
 PACKAGES = PROJECT_DIR / "dbt_packages"
+INDENT = " " * 33
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
 
 
@@ -37,12 +39,15 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
-        """Time one step and print a line about it; what is put into the list is the line's end."""
+        """Time one step and print it; the first thing put into the list beside it, others below."""
         said: list[str] = []
         started = time.monotonic()
         yield said
         self.seconds[name] = time.monotonic() - started
-        click.echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {', '.join(said)}")
+        what, *notes = said or [""]
+        click.echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {what}")
+        for note in notes:
+            click.echo(textwrap.fill(note, 100, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
 def run_all(target_name: str | None) -> None:
@@ -231,23 +236,22 @@ def _relative(path: Path) -> str:
 
 
 def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Steps) -> None:
-    click.echo("")
+    rows: Counter[str] = Counter()
     for report in reports:
-        for table, rows in report.rows.items():
-            click.echo(f"  raw_{report.source}.{table:<22} {rows:>9,} rows landed")
+        rows.update({f"raw_{report.source}.{table}": n for table, n in report.rows.items()})
+    click.echo("\nRows landed")
+    for table in sorted(rows):
+        click.echo(f"  {table:<32} {rows[table]:>9,}")
     prefix = "" if target.name == "dev" else f"{target.schema}_"
     marts = f"{prefix}marts"
     click.echo(f"""
-  {built}, in {sum(steps.seconds.values()):.0f} s in all
+Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 
-Look at it:
-  .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
-  make docs                     browse models, columns and lineage
-  .venv/bin/dbt build           build again after a change
-Connect a BI tool:
-  .venv/bin/marquee db url      {target.place}, schema {marts}
-Use your own data:
-  see README.md: TMDB token, files, PostgreSQL""")
+Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
+Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
+Build again        .venv/bin/dbt build
+Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url
+Use your own       TMDB token, files, PostgreSQL: see README.md""")
 
 
 def run_in_scratch(command: Sequence[str]) -> int:

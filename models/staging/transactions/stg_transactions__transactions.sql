@@ -5,10 +5,10 @@ with source as (
 renamed as (
     select
         -- ids
-        transaction_id,
+        cast(transaction_id as {{ dbt.type_string() }}) as transaction_id,
         user_id,
         _dlt_load_id as dlt_load_id,
-        _file_checksum as file_checksum,
+        cast(_file_checksum as {{ dbt.type_string() }}) as file_checksum,
         _file_line as file_line,
 
         -- text
