@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,8 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
     return dlt.pipeline(
         pipeline_name=source,
         dataset_name=f"raw_{source}",
-        destination=postgres(credentials=target.url),
+        # dlt insists on a password, also where the server asks for none
+        destination=postgres(credentials=replace(target, password=target.password or "-").url),
         pipelines_dir=str(pipelines_dir or working_dir(target)),
     )
 

@@ -73,7 +73,7 @@ def test_every_mart_has_an_enforced_contract_and_a_unique_key(manifest: dict):
     keyed = {
         parent
         for node in manifest["nodes"].values()
-        if node["resource_type"] == "test" and (node["test_metadata"] or {}).get("name") in unique
+        if node["resource_type"] == "test" and node.get("test_metadata", {}).get("name") in unique
         for parent in node["depends_on"]["nodes"]
     }
     assert [n["name"] for n in marts if n["unique_id"] not in keyed] == []

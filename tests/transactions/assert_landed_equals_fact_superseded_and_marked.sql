@@ -1,5 +1,6 @@
 -- Nothing is lost between raw and fact: rows that the ledger says have landed
--- are facts, earlier versions of facts, or marked as broken.
+-- are facts, earlier versions of facts, marked as broken, or of a file that was
+-- replaced since.
 with files as (
     select * from {{ ref('stg_transactions__files') }}
 ),
@@ -7,6 +8,10 @@ with files as (
 loads as (
     select * from {{ ref('stg_transactions__loads') }}
     where is_finished
+),
+
+replaced_files as (
+    select * from {{ ref('int_transaction_files__replaced') }}
 ),
 
 checked as (
@@ -21,6 +26,11 @@ landed as (
     select coalesce(sum(files.rows_landed_count), 0) as row_count
     from files
     inner join loads on files.dlt_load_id = loads.dlt_load_id
+),
+
+replaced as (
+    select coalesce(sum(rows_landed_count), 0) as row_count
+    from replaced_files
 ),
 
 sorted as (
@@ -40,13 +50,16 @@ facts as (
 
 select
     landed.row_count as landed_count,
+    replaced.row_count as replaced_count,
     sorted.marked_count,
     sorted.valid_count,
     sorted.valid_transaction_count,
     facts.row_count as fact_count
 from landed
+cross join replaced
 cross join sorted
 cross join facts
 where
-    landed.row_count != sorted.marked_count + sorted.valid_count
+    landed.row_count
+    != replaced.row_count + sorted.marked_count + sorted.valid_count
     or sorted.valid_transaction_count != facts.row_count

@@ -8,6 +8,10 @@ loads as (
     where is_finished
 ),
 
+replaced_files as (
+    select * from {{ ref('int_transaction_files__replaced') }}
+),
+
 currencies as (
     select * from {{ ref('currencies') }}
 ),
@@ -55,10 +59,15 @@ checked as (
         end as rejection_reason
     from transactions
     inner join loads on transactions.dlt_load_id = loads.dlt_load_id
+    left join replaced_files
+        on
+            transactions.dlt_load_id = replaced_files.dlt_load_id
+            and transactions.file_checksum = replaced_files.file_checksum
     left join currencies
         on transactions.currency_code = currencies.currency_code
     left join statuses
         on transactions.transaction_status = statuses.transaction_status
+    where replaced_files.dlt_load_id is null
 )
 
 select * from checked

@@ -10,21 +10,42 @@
         indexes=[
             {'columns': ['loaded_at']},
             {'columns': ['event_date']},
-        ]
+        ],
+        pre_hook='{{ delete_rows_of_replaced_files() }}'
     )
 }}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
+-- depends_on: {{ ref('int_transactions__reopened') }}
 
-with transactions as (
+with
+
+{% if is_incremental() %}
+progress as (
+    select
+        coalesce(
+            max(loaded_at), cast('1970-01-01' as timestamp)
+        ) as loaded_until
+    from {{ this }}
+),
+{% endif %}
+
+-- by the time a load finished, so that one that finishes late is not missed
+transactions as (
     select * from {{ ref('int_transactions__bucketed') }}
     {% if is_incremental() %}
-    -- by the time a load finished, so that one that finishes late is not missed
     where
-        loaded_at > (
-            select
-                coalesce(
-                    max(standing.loaded_at), cast('1970-01-01' as timestamp)
-                )
-            from {{ this }} as standing
+        loaded_at > (select progress.loaded_until from progress)
+
+    union all
+
+    select * from {{ ref('int_transactions__bucketed') }}
+    where
+        loaded_at <= (select progress.loaded_until from progress)
+        and transaction_id in (
+            select reopened.transaction_id
+            from {{ ref('int_transactions__reopened') }} as reopened
+            cross join progress
+            where reopened.replaced_at > progress.loaded_until
         )
     {% endif %}
 ),
