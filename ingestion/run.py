@@ -59,6 +59,7 @@ def run_all(target_name: str | None) -> None:
     steps = Steps()
     with steps.step("Start PostgreSQL") as said:
         target = server.ready(target_name)
+        target.connect().close()  # better said now than after minutes
         said.append(target.place)
     with steps.step("Install dbt packages") as said:
         said.append(install_packages())

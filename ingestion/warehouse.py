@@ -8,6 +8,7 @@ profiles use and is held equal to dbt's by a test.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +101,9 @@ def _explain(target: Target, reason: str) -> str:
         )
     else:
         hint = "Check profiles.yml, or ask: marquee doctor"
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    last = lines[-1] if lines else "no answer"
-    return f"Cannot connect to PostgreSQL at {target.place}: {last}\n{hint}"
+    first = reason.splitlines()[0] if reason else "no answer"
+    said = re.sub(r"^connection to server .*? failed: (FATAL: *)?", "", first)
+    return f"Cannot connect to PostgreSQL at {target.place}: {said}\n{hint}"
 
 
 def profiles_path() -> Path:

@@ -1,0 +1,178 @@
+"""What goes wrong is said in a line or two with what to do, and leaves nothing in the way."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ingestion.server import Server
+from ingestion.sources.tmdb.standin import StandIn
+from ingestion.tests.built import Built
+from ingestion.tests.conftest import unused_port
+from ingestion.warehouse import Target
+
+
+@pytest.fixture
+def empty(database: Target, tmp_path: Path) -> Built:
+    """An empty database and its profile."""
+    warehouse = Built(database, tmp_path)
+    warehouse.write_profile()
+    return warehouse
+
+
+def _said(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    message = done.stderr.strip()
+    assert message.startswith("Error: ")
+    assert len(message.splitlines()) <= 3, message
+    return message
+
+
+def _nobody_there(empty: Built) -> Built:
+    return replace(empty, target=replace(empty.target, port=unused_port()))
+
+
+def _wrong_password(empty: Built) -> Built:
+    return replace(empty, target=replace(empty.target, password="wrong"))
+
+
+def _no_database(empty: Built) -> Built:
+    return replace(empty, target=replace(empty.target, dbname="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_nobody_there, ["Connection refused", "marquee db start"]),
+        (_wrong_password, ["password authentication failed", "profiles.yml"]),
+        (_no_database, ['database "nowhere" does not exist', "createdb"]),
+    ],
+    ids=["no server", "wrong password", "no database"],
+)
+def test_a_server_that_cannot_be_used(
+    empty: Built, change: Callable[[Built], Built], expected: list[str]
+):
+    broken = change(empty)
+    broken.write_profile()
+    for command in (["run"], ["ingest", "brands"]):
+        said = _said(broken.marquee(*command, check=False))
+        assert all(part in said for part in expected), said
+
+    empty.write_profile()
+    assert "45 rows" in empty.marquee("ingest", "brands").stdout
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ("marquee: [", "cannot be read"),
+        ("marquee: {target: dev, outputs: {}}", "'dev'"),
+        ("marquee: {target: dev, outputs: {dev: {type: duckdb}}}", "duckdb"),
+        ("marquee: {target: dev, outputs: {dev: {type: postgres, host: h}}}", "'port'"),
+        ("marquee: {target: \"{{ env_var('GONE') }}\", outputs: {}}", "GONE"),
+    ],
+)
+def test_a_profile_that_cannot_be_read(empty: Built, profile: str, expected: str):
+    (empty.folder / "profiles.yml").write_text(profile)
+    assert expected in _said(empty.marquee("ingest", "brands", check=False))
+
+
+@pytest.mark.parametrize("source", ["brands", "releases", "transactions"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no"),
+        (b"", "empty"),
+        (b"PK\x03\x04" + bytes(range(256)) * 8, ""),
+        (b"<!doctype html>\n<title>Sign in</title>\n", ""),
+    ],
+    ids=["missing", "empty", "binary", "a web page"],
+)
+def test_a_file_that_is_none(empty: Built, source: str, content: bytes | None, expected: str):
+    file = empty.folder / "given.csv"
+    if content is not None:
+        file.write_bytes(content)
+    said = _said(empty.marquee("ingest", source, str(file), check=False))
+    assert expected in said
+    assert "given.csv" in said
+
+    counts = empty.row_counts()
+    assert not any(counts.values()), counts  # nothing of it has landed
+
+
+@pytest.fixture
+def strict() -> Iterator[StandIn]:
+    with StandIn.of_sample(token="the-right-one") as server:
+        yield server
+
+
+def test_tmdb_that_answers_401(empty: Built, strict: StandIn, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMDB_API_TOKEN", "marker-of-a-wrong-token")
+    monkeypatch.setenv("SOURCES__TMDB__BASE_URL", strict.base_url)
+    done = empty.marquee("ingest", "tmdb", check=False)
+    said = _said(done)
+    assert "TMDB_API_TOKEN" in said
+    assert "marker" not in said + done.stdout
+    assert len(strict.requests) == 1  # it stopped at once
+
+    monkeypatch.setenv("TMDB_API_TOKEN", "the-right-one")
+    monkeypatch.setenv("SOURCES__TMDB__REQUESTS_PER_SECOND", "0")
+    empty.marquee("ingest", "tmdb", "--max-movies", "30")
+    assert empty.one("select count(*) from raw_tmdb.movies") == 30
+
+
+def test_a_taken_port(empty: Built):
+    embedded = Server(empty.folder / "state")
+    embedded.init(unused_port())
+    (empty.folder / "profiles.yml").unlink()
+    try:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", embedded.target.port))
+            other.listen()
+            said = _said(empty.marquee("run", check=False))
+        assert f"Port {embedded.target.port}" in said
+        assert "--port" in said
+        assert "45 rows" in empty.marquee("ingest", "brands").stdout
+    finally:
+        embedded.delete()
+
+
+def test_a_full_disk(empty: Built):
+    """The state folder is a small disk: a load that does not fit leaves nothing, and fits later."""
+    state = empty.folder / "state"
+    state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(state)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        file = empty.folder / "big.jsonl"
+        empty.marquee("generate", "transactions", "--rows", "300000", "--out", str(file))
+        said = _said(empty.marquee("ingest", "transactions", str(file), check=False))
+        assert "full" in said or "No space" in said
+        assert not any(empty.row_counts().values())
+
+        subprocess.run(["mount", "-o", "remount,size=400m", str(state)], check=True)
+        empty.marquee("ingest", "transactions", str(file))
+        lines = "select sum(lines_read) from raw_transactions.files"
+        assert empty.one(lines) == 300_000
+    finally:
+        subprocess.run(["umount", str(state)], check=True)
+
+
+def test_debug_shows_where(empty: Built):
+    done = empty.marquee("--debug", "ingest", "brands", "nowhere.csv", check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["marquee", "python -m ingestion"])
+def test_help_lists_the_commands(empty: Built, command: str):
+    said = empty.command(*command.split(), "--help").stdout
+    for name in ("db", "ingest", "generate", "run", "doctor", "deps"):
+        assert f"\n  {name} " in said
