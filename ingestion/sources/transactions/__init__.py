@@ -1,0 +1,279 @@
+"""Card transactions from files: JSON Lines, CSV (both plain or gzip) and Parquet.
+
+Three tables in ``raw_transactions``, all append-only: ``transactions`` (typed rows), ``rejects``
+(lines that cannot be typed or identified, as they stood, with the reason) and ``files`` (the
+ledger, one row per file and load: ``lines_read = rows_landed + rows_rejected``; blank lines and
+CSV headers do not count).
+
+What a load guarantees:
+
+- The ledger in the warehouse says what has landed, no local state does. The same content is
+  skipped, whatever its name; a file that grew lands its new lines; a file whose content changed
+  otherwise is refused, or lands whole as the replacement of what landed from its path before
+  (``is_replacement``: all earlier loads of that path no longer count).
+- A load counts once ``_dlt_loads`` lists it (status 0). The next run takes up a load that was
+  killed before that: it deletes the load's rows and loads them again, so each line is there once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingestion.errors import UserError
+from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.progress import task
+from ingestion.sources.transactions import settings
+
+if TYPE_CHECKING:
+    import dlt
+    from dlt.extract import DltSource
+
+    from ingestion.sources.transactions.landing import Landing
+    from ingestion.sources.transactions.ledger import Plan
+    from ingestion.warehouse import Target
+
+_TEXT = {"data_type": "text"}
+_MUST = {"nullable": False}
+_OF_A_LOAD = {
+    "_file_name": _TEXT | _MUST,
+    "_file_checksum": _TEXT | _MUST,
+    "_dlt_load_id": _TEXT | _MUST,
+}
+_LINE = {"_file_line": {"data_type": "bigint"} | _MUST}
+COLUMNS: dict[str, dict[str, Any]] = {
+    "transactions": {
+        "transaction_id": _TEXT | _MUST,
+        "event_ts": {"data_type": "timestamp"} | _MUST,
+        "user_id": {"data_type": "bigint"} | _MUST,
+        "amount": {"data_type": "decimal", "precision": 18, "scale": 4} | _MUST,
+        **dict.fromkeys(settings.TEXT_FIELDS, _TEXT),
+        "extra_fields": {"data_type": "json"},
+        **_LINE,
+        **_OF_A_LOAD,
+    },
+    "rejects": {
+        "raw_text": _TEXT | _MUST,
+        "reason_code": _TEXT | _MUST,
+        "reason": _TEXT | _MUST,
+        **_LINE,
+        **_OF_A_LOAD,
+    },
+    "files": {
+        "path": _TEXT | _MUST,
+        **dict.fromkeys(
+            ("bytes", "first_line", "last_line", "lines_read", "rows_landed", "rows_rejected"),
+            {"data_type": "bigint"} | _MUST,
+        ),
+        "is_replacement": {"data_type": "bool"} | _MUST,
+        "seconds": {"data_type": "double"} | _MUST,
+        "landed_at": {"data_type": "timestamp"} | _MUST,
+        **_OF_A_LOAD,
+    },
+}
+
+
+def ingest(
+    paths: Sequence[str | Path],
+    target: Target,
+    *,
+    replace: bool = False,
+    pipeline: dlt.Pipeline | None = None,
+) -> LoadReport:
+    """Land files of transactions.
+
+    Args:
+        paths: files, folders (the files of a known kind in them) and glob patterns.
+        target: the warehouse.
+        replace: land files whose content changed since they were landed; the ledger marks the new
+            version as the replacement of all that landed from that place before.
+        pipeline: another pipeline than the target's, for tests.
+
+    Returns:
+        Rows landed by table, what an earlier, killed run had left included; lines rejected; a note
+        for each file that was skipped.
+
+    Raises:
+        UserError: no such file; nothing in it; too many lines rejected
+            (``sources.transactions.max_reject_share``); changed content. Files that are not
+            concerned have landed then, and the message says so.
+    """
+    from ingestion.sources.transactions import ledger
+
+    began = time.monotonic()
+    found = ledger.find_files(paths)
+    report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
+    with one_at_a_time("transactions", target):
+        pipeline = pipeline or make_pipeline("transactions", target)
+        _finish_earlier(pipeline, target, report)
+        landed = ledger.landed(target, pipeline.dataset_name)
+        plan = ledger.plan(found, landed, replace=replace)
+        if plan.files:
+            _land(plan, pipeline, report)
+    report.notes += plan.notes
+    report.seconds = time.monotonic() - began
+    _complain(plan, report)
+    return report
+
+
+def transactions_source(landing: Landing) -> DltSource:
+    """The dlt source: three resources, whose rows ``landing`` has as Parquet files.
+
+    Columns and types are declared here and nowhere inferred: dlt imports the files as they are.
+    """
+    import dlt
+
+    def jobs(table: str) -> Iterator[Any]:
+        load_id = dlt.current.load_package_state()["load_id"]
+        files = landing.jobs(table, load_id)
+        for path, rows in files.items():
+            yield dlt.mark.with_file_import(str(path), "parquet", rows)
+        if not files:  # so that the table is there
+            yield dlt.mark.with_file_import(str(landing.empty_job(table)), "csv", 0)
+
+    @dlt.source(name="transactions", schema_contract={"data_type": "freeze"})
+    def source() -> Iterator[Any]:
+        for table, columns in COLUMNS.items():
+            yield dlt.resource(
+                jobs(table),
+                name=table,
+                columns={name: dict(hints) for name, hints in columns.items()},  # dlt's to keep
+                write_disposition="append",
+                file_format="parquet",
+            )
+
+    return source()
+
+
+def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
+    from dlt.pipeline.exceptions import PipelineStepFailed
+
+    from ingestion.sources.transactions.landing import Landing
+
+    folder = _folder(pipeline)
+    landing = Landing(plan, folder, _max_reject_share())
+    pipeline.sync_destination()
+    try:
+        pipeline.extract(transactions_source(landing))
+    except PipelineStepFailed as error:
+        if not landing.files and isinstance(_root(error), UserError):
+            return  # the plan's problems say why
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _load(pipeline)
+    report.rows["transactions"] += landing.rows
+    report.rows["files"] += landing.files
+    report.rejected += landing.rejected
+
+
+def _load(pipeline: dlt.Pipeline) -> None:
+    """Send what is extracted to the warehouse.
+
+    Raises:
+        UserError: the warehouse does not take it.
+    """
+    import psycopg2
+    from adbc_driver_manager import Error as AdbcError
+    from dlt.pipeline.exceptions import PipelineStepFailed
+
+    try:
+        with task("Loading"):
+            pipeline.normalize()
+            pipeline.load(workers=settings.LOAD_WORKERS)
+    except PipelineStepFailed as error:
+        root = _root(error)
+        if not isinstance(root, (psycopg2.Error, AdbcError)):
+            raise
+        reason = (str(root).strip().splitlines() or ["no answer"])[0]
+        raise UserError(
+            f"The warehouse did not take the load of transactions: {reason}\n"
+            "Mend that and run the same command again: it goes on where this one stopped."
+        ) from error
+
+
+def _finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -> None:
+    """Take up what a killed run has left: half an extraction goes, a load starts again.
+
+    dlt takes up a load by itself, job by job; but where the kill fell between the commit of a job
+    and the note that it is done, that job's rows would be there twice.
+    """
+    from ingestion.sources.transactions import ledger
+
+    working = Path(pipeline.working_dir)
+    shutil.rmtree(_folder(pipeline), ignore_errors=True)
+    for leftover in (working / "normalize").glob("*/"):
+        if leftover.name != "extracted":
+            shutil.rmtree(leftover)
+    if not pipeline.has_pending_data:
+        return
+    if pipeline.list_extracted_load_packages():
+        pipeline.normalize()
+    load_ids = pipeline.list_normalized_load_packages()
+    for load_id in load_ids:
+        package = working / "load" / "normalized" / load_id
+        if ledger.is_complete(target, pipeline.dataset_name, load_id):
+            shutil.rmtree(package)  # the kill fell between the last commit and the tidying
+            continue
+        ledger.forget(target, pipeline.dataset_name, load_id)
+        for state in ("started_jobs", "completed_jobs"):
+            for job in (package / state).glob("*"):
+                job.rename(package / "new_jobs" / job.name)
+        for done in [
+            *package.glob(".pending_transitions/*"),
+            package / "applied_schema_updates.json",
+        ]:
+            done.unlink(missing_ok=True)
+    _load(pipeline)
+    taken_up = [
+        row for row in ledger.landed(target, pipeline.dataset_name) if row.load_id in load_ids
+    ]
+    report.rows["files"] += len(taken_up)
+    report.rows["transactions"] += sum(row.rows for row in taken_up)
+    report.rejected += sum(row.rejected for row in taken_up)
+    report.notes += [f"{row.name}: an earlier, killed run has been completed." for row in taken_up]
+
+
+def _complain(plan: Plan, report: LoadReport) -> None:
+    """Say which files have not landed.
+
+    Raises:
+        UserError: there are such files, or nothing but empty ones.
+    """
+    if plan.empty and not (report.rows["files"] or report.notes or plan.problems):
+        plan.problems.append(f"{plan.empty[0]} is empty: nothing to land.\nCheck the path.")
+    else:
+        report.notes += [f"{name} is empty; skipped." for name in plan.empty]
+    if plan.problems:
+        landed = report.rows["files"]
+        others = f"\nOther files have landed: {landed:,}." if landed else ""
+        raise UserError("\n".join(plan.problems) + others)
+
+
+def _max_reject_share() -> float:
+    import dlt
+
+    value = dlt.config.get("sources.transactions.max_reject_share")
+    try:
+        share = settings.MAX_REJECT_SHARE if value is None else float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(
+            f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
+        )
+    return share
+
+
+def _folder(pipeline: dlt.Pipeline) -> Path:
+    """Where load jobs are written; beside dlt's own folders, so that dlt takes them by a link."""
+    return Path(pipeline.working_dir) / "files"
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__:
+        error = error.__cause__
+    return error

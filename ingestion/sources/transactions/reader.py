@@ -1,0 +1,514 @@
+"""Files of transactions as typed Arrow rows, and the lines that cannot land with the reason.
+
+What is read is a stream of bytes, so where it comes from does not matter to the rest. A block of
+whole lines is taken apart by column and typed by DuckDB; the few lines left over are judged one
+by one in Python (see ``contract``). Memory is a few times ``settings.CHUNK_BYTES`` whatever the
+size of the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingestion.errors import UserError
+from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.lines import (
+    Block,
+    Readable,
+    Stream,
+    ahead,
+    blocks,
+    columns,
+    texts,
+)
+from ingestion.sources.transactions.settings import (
+    CHUNK_BYTES,
+    FIELDS,
+    MANDATORY,
+    MAX_LINE_BYTES,
+    TEXT_FIELDS,
+)
+from ingestion.sources.transactions.shapes import Shape
+
+ROWS = contract.row_schema().append(pa.field("_file_line", pa.int64()))
+REJECTS = pa.schema(
+    [
+        ("raw_text", pa.string()),
+        ("reason_code", pa.string()),
+        ("reason", pa.string()),
+        ("_file_line", pa.int64()),
+    ]
+)
+FEW = 200  # lines that Python reads sooner than a query is planned
+SHAPES = 8  # kept from block to block
+_ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
+
+csv.field_size_limit(MAX_LINE_BYTES)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to read, and from where.
+
+    Attributes:
+        name: the file as it was given.
+        path: its absolute path.
+        bytes: its size; what is appended meanwhile is left for the next time.
+        checksum: sha-256 of these bytes, hexadecimal.
+        form: ``jsonl``, ``csv`` or ``parquet``.
+        gzipped: whether it is packed.
+        landed_bytes: leading bytes that have landed before.
+        landed_lines: lines in these bytes.
+    """
+
+    name: str
+    path: Path
+    bytes: int
+    checksum: str
+    form: str
+    gzipped: bool = False
+    landed_bytes: int = 0
+    landed_lines: int = 0
+
+
+class Batch(NamedTuple):
+    """A stretch of a file. Blank lines and a CSV header are in neither table.
+
+    Attributes:
+        rows: typed rows, with schema ``ROWS``.
+        rejects: what cannot land, with schema ``REJECTS``.
+        first_line, last_line: 1-based numbers of the first and the last line seen.
+        done: bytes of the file read by now.
+    """
+
+    rows: pa.Table
+    rejects: pa.Table
+    first_line: int
+    last_line: int
+    done: int
+
+
+def probe(path: Path, prefix: int = 0) -> tuple[int, str, str | None]:
+    """Size and checksum of a file, and the checksum of its first ``prefix`` bytes (None: shorter).
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    whole, size, at_prefix = hashlib.sha256(), 0, None
+    with path.open("rb") as file:
+        while data := file.read(min(CHUNK_BYTES, prefix - size) if size < prefix else CHUNK_BYTES):
+            whole.update(data)
+            size += len(data)
+            if size == prefix:
+                at_prefix = whole.hexdigest()
+    return size, whole.hexdigest(), at_prefix
+
+
+def form_of(path: Path) -> tuple[str, bool]:
+    """What a file is by its first bytes and its name (``jsonl``, ``csv``, ``parquet``); if gzipped.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is UTF-16.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is UTF-16.\nSave it as UTF-8.")
+    if start == b"PAR1":
+        return "parquet", False
+    name = path.name.lower().removesuffix(".gz")
+    is_csv = name.endswith((".csv", ".tsv", ".txt"))
+    return "csv" if is_csv else "jsonl", start[:2] == b"\x1f\x8b"
+
+
+class Reader:
+    """Reads files, and remembers from block to block what their lines look like.
+
+    Args:
+        threads: cores that DuckDB may use; None for all.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        import duckdb
+
+        self._duckdb = duckdb.connect(config={"threads": threads} if threads else {})
+        self._duckdb.execute("set timezone = 'UTC'")
+        self._shapes: list[Shape] = []
+
+    def close(self) -> None:
+        self._duckdb.close()
+
+    def read(self, file: SourceFile) -> Iterator[Batch]:
+        """The file in batches, from the first line that has not landed yet.
+
+        Raises:
+            UserError: the file as a whole cannot be read (a broken archive, no header, no line
+                ends), or it was changed meanwhile.
+        """
+        try:
+            if file.form == "parquet":
+                yield from self._read_parquet(file)
+                return
+            with file.path.open("rb") as raw:
+                stream = Stream(raw, file.bytes)
+                data = gzip.GzipFile(fileobj=stream) if file.gzipped else stream
+                chunks = (_csv_chunks if file.form == "csv" else _json_chunks)(file, data)
+                for chunk in ahead(chunks):
+                    yield self._batch(chunk, stream.done)
+            if stream.hash.hexdigest() != file.checksum:
+                raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(
+                f"{file.name} is not a whole gzip file: {error}\nCopy it again."
+            ) from error
+        except OSError as error:
+            raise UserError(f"{file.name} cannot be read: {error}\nRun this again.") from error
+
+    def _read_parquet(self, file: SourceFile) -> Iterator[Batch]:
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(file.path) as source:
+                _check_parquet(file.name, source.schema_arrow)
+                line = 0
+                for found in source.iter_batches(batch_size=65_536):
+                    chunk = _ParquetChunk(pa.Table.from_batches([found]), line)
+                    line += found.num_rows
+                    yield self._batch(chunk, file.bytes * line // source.metadata.num_rows)
+        except pa.ArrowException as error:
+            raise UserError(f"{file.name} is not a whole Parquet file: {error}") from error
+        if probe(file.path)[1] != file.checksum:
+            raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+
+    def _batch(self, chunk: _Chunk, done: int) -> Batch:
+        """Type a chunk: SQL takes what is beyond doubt, Python judges what is left."""
+        tables, left = [], _Left(chunk.pieces())
+        if len(left.pieces) >= FEW:
+            for texts in chunk.texts(left, self._shapes):
+                typed = self._typed(texts)
+                left.pieces = np.setdiff1d(left.pieces, typed["n"].to_numpy(), assume_unique=True)
+                numbers = pc.add(pc.cast(typed["n"], pa.int64()), chunk.first)
+                table = typed.drop_columns("n").append_column("_file_line", numbers)
+                tables.append(table.cast(ROWS))
+
+        rows: list[tuple] = []
+        refused: list[tuple] = []
+        for at in left.pieces.tolist():
+            try:
+                row = chunk.row(at)
+                if row is not None:
+                    rows.append((*row, chunk.first + at))
+            except Refused as refusal:
+                raw = _readable(chunk.raw(at))
+                refused.append((raw, refusal.code, refusal.reason, chunk.first + at))
+        tables.append(_table(rows, ROWS))
+        return Batch(
+            rows=pa.concat_tables(tables),
+            rejects=_table(refused, REJECTS),
+            first_line=chunk.first,
+            last_line=chunk.last,
+            done=done,
+        )
+
+    def _typed(self, texts: pa.Table) -> pa.Table:
+        """``n`` and the typed rows of the texts whose values are beyond doubt."""
+        parts = pa.Table.from_batches(
+            texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
+        )
+        self._duckdb.register("texts", parts)
+        typed = self._duckdb.sql(contract.TYPED).to_arrow_table()
+        return (
+            typed.filter(pc.is_valid(typed["event_ts"])) if typed["event_ts"].null_count else typed
+        )
+
+
+@dataclass
+class _Left:
+    """The pieces of a chunk that nobody has taken yet."""
+
+    pieces: np.ndarray
+
+
+class _JsonChunk:
+    """Lines of JSON; piece n is line n of the block."""
+
+    def __init__(self, block: Block) -> None:
+        self.block, self.first, self.last = block, block.first, block.last
+
+    def pieces(self) -> np.ndarray:
+        return np.arange(len(self.block))
+
+    def texts(self, left: _Left, shapes: list[Shape]) -> Iterator[pa.Table]:
+        """The values of the lines of each shape known, then of new ones, which are remembered."""
+        for shape in list(shapes):
+            before = len(left.pieces)
+            yield shape.texts(self.block, left.pieces)
+            if len(left.pieces) < before / 2:  # the commonest shape goes first
+                shapes.insert(0, shapes.pop(shapes.index(shape)))
+            if len(left.pieces) < FEW:
+                return
+        for _ in range(4):
+            first = (Shape.of(self.block.line(at)) for at in left.pieces[:20].tolist())
+            new = next((shape for shape in first if shape and shape not in shapes), None)
+            if new is None:
+                return
+            before = len(left.pieces)
+            yield new.texts(self.block, left.pieces)
+            if before - len(left.pieces) >= FEW:
+                shapes.insert(0, new)
+                del shapes[SHAPES:]
+
+    def row(self, at: int) -> tuple | None:
+        line = self.block.line(at)
+        return contract.row_of_json(line) if line.strip() else None
+
+    def raw(self, at: int) -> bytes:
+        return self.block.line(at)
+
+
+class _Header(NamedTuple):
+    """The columns of a CSV file, by their names in lower case, and what parts them."""
+
+    names: list[str]
+    delimiter: str
+
+    @classmethod
+    def of(cls, line: bytes, file: str) -> _Header:
+        """The header in a file's first line; the delimiter is what gives most fields.
+
+        Raises:
+            UserError: a mandatory field is not in it, or a field is twice.
+        """
+        text = line.decode(errors="replace").rstrip("\r\n")
+        found = (
+            cls(
+                [name.strip().lower() for name in next(csv.reader([text], delimiter=mark), [])],
+                mark,
+            )
+            for mark in ",;\t|"
+        )
+        best = max(found, key=lambda header: len(set(header.names) & set(FIELDS)))
+        _check_names(best.names, file)
+        return best
+
+
+class _CsvChunk:
+    """Records of CSV; piece n is the record that starts on line n of the block."""
+
+    def __init__(self, block: Block, header: _Header) -> None:
+        self.block, self.header, self.first, self.last = block, header, block.first, block.last
+        self._records = self._across_lines() if block.quotes_span_lines else None
+
+    def pieces(self) -> np.ndarray:
+        if self._records is not None:
+            return np.array(list(self._records), np.int64)
+        return np.arange(int(self.first == 1), len(self.block))
+
+    def texts(self, left: _Left, _: list[Shape]) -> Iterator[pa.Table]:
+        """The values of all lines, as long as no value holds a line end."""
+        if self._records is not None:
+            return
+        lines = np.setdiff1d(left.pieces, self.block.odd, assume_unique=True)
+        names = self.header.names
+        numbers = [str(at) for at in range(len(names))]
+        quoted = b'"' in self.block.data
+        table = columns(self.block, lines, numbers, self.header.delimiter, quoted=quoted)
+        extra = [at for at, name in enumerate(names) if name not in FIELDS]
+        for at in extra:
+            table = table.filter(pc.invert(pc.match_substring_regex(table[at], _ESCAPED)))
+        fields = {
+            name: pc.if_else(pc.equal(table[at], ""), None, table[at])
+            for at, name in enumerate(names)
+            if name in FIELDS
+        }
+        fields["extra_fields"] = _json_of([(names[at], table[at]) for at in extra], table.num_rows)
+        yield texts(table["n"], fields)
+
+    def row(self, at: int) -> tuple | None:
+        if self._records is not None:
+            line = self._records[at]
+        else:
+            line = self.block.line(at).strip(b"\r\n")
+        if not line.strip():
+            return None
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise Refused("not_utf8", f"byte {error.start + 1}") from None
+        if "\0" in text:
+            raise Refused("bad_text", "a NUL")
+        values = _csv_values(text, self.header.delimiter)
+        if len(values) != len(self.header.names):
+            raise Refused("column_count", f"{len(values)} instead of {len(self.header.names)}")
+        pairs = [
+            (name, value) for name, value in zip(self.header.names, values, strict=True) if value
+        ]
+        extra = [pair for pair in pairs if pair[0] not in FIELDS]
+        return contract.row_of_fields(dict(pairs), extra)
+
+    def raw(self, at: int) -> bytes:
+        return self.block.line(at) if self._records is None else self._records[at]
+
+    def _across_lines(self) -> dict[int, bytes]:
+        """The bytes of each record, by the line it starts on."""
+        lines = [self.block.line(at) for at in range(len(self.block))]
+        # only the quotes matter here, so any bytes will do as text
+        text = (line.decode("latin-1").translate({0: " ", 13: " "}) for line in lines)
+        records = csv.reader(text, delimiter=self.header.delimiter)
+        found, start = {}, 0
+        for _ in records:
+            found[start] = b"".join(lines[start : records.line_num])
+            start = records.line_num
+        if self.first == 1:
+            del found[0]
+        return found
+
+
+class _ParquetChunk:
+    """Rows of Parquet; piece n is row n of the batch, and rows are numbered like lines."""
+
+    def __init__(self, rows: pa.Table, before: int) -> None:
+        self.first, self.last = before + 1, before + rows.num_rows
+        self._rows = rows
+        self._values = pa.table(
+            {name: _as_text(rows[name]) for name in FIELDS if name in rows.column_names}
+        )
+        self._unknown = [name for name in rows.column_names if name not in FIELDS]
+
+    def pieces(self) -> np.ndarray:
+        return np.arange(self._rows.num_rows)
+
+    def texts(self, left: _Left, _: list[Shape]) -> Iterator[pa.Table]:
+        """The values of all rows; where there are unknown columns, Python writes their JSON."""
+        if self._unknown:
+            return
+        values = self._values.append_column("n", pa.array(left.pieces))
+        for name in TEXT_FIELDS:
+            if name in values.column_names:
+                nul = pc.match_substring(values[name], "\0")
+                values = values.filter(pc.invert(pc.fill_null(nul, False)))
+        yield texts(values["n"], {name: values[name] for name in self._values.column_names})
+
+    def row(self, at: int) -> tuple | None:
+        fields = self._values.slice(at, 1).to_pylist()[0]
+        return contract.row_of_fields(fields, self._extra(at))
+
+    def raw(self, at: int) -> bytes:
+        row = self._rows.slice(at, 1).to_pylist()[0]
+        return json.dumps(row, default=str, ensure_ascii=False).encode(errors="backslashreplace")
+
+    def _extra(self, at: int) -> list[tuple[str, Any]]:
+        row = self._rows.select(self._unknown).slice(at, 1).to_pylist()[0]
+        # as JSON knows it: times, decimals and the like become text
+        plain = json.loads(json.dumps(row, default=str), parse_constant=str)
+        return [(name, value) for name, value in plain.items() if value is not None]
+
+
+# A chunk is a stretch of a file, in numbered pieces (lines, records, rows). `texts` yields the
+# values of the pieces left, for SQL; `row(n)` is the typed row by Python (None for a blank line),
+# and `raw(n)` the bytes as they stood. Piece n is line `first` + n.
+_Chunk = _JsonChunk | _CsvChunk | _ParquetChunk
+
+
+def _json_chunks(file: SourceFile, data: Readable) -> Iterator[_JsonChunk]:
+    for block in blocks(data, file.name, file.landed_bytes, file.landed_lines):
+        yield _JsonChunk(block)
+
+
+def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
+    header = None
+    for block in blocks(data, file.name, file.landed_bytes, file.landed_lines, records=True):
+        if header is None:
+            header = _Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
+        yield _CsvChunk(block, header)
+
+
+def _first_line(file: SourceFile) -> bytes:
+    with file.path.open("rb") as raw:
+        return next(iter(blocks(raw, file.name))).line(0)
+
+
+def _csv_values(text: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([text], delimiter=delimiter))
+    except csv.Error as error:
+        raise Refused("not_csv", str(error)) from None
+
+
+def _check_names(names: list[str], file: str) -> None:
+    missing = [name for name in MANDATORY if name not in names]
+    if missing:
+        raise UserError(
+            f"{file} has no column {', '.join(missing)}; it has: {', '.join(names)[:200]}.\n"
+            "Name the columns in the first line as the contract does."
+        )
+    twice = [name for name in FIELDS if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{file} has the column {twice[0]} twice.\nLeave one of them.")
+
+
+def _check_parquet(file: str, schema: pa.Schema) -> None:
+    _check_names(schema.names, file)
+    for name in FIELDS:
+        if name not in schema.names:
+            continue
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        number_or_time = (
+            pa.types.is_integer(kind)
+            or pa.types.is_floating(kind)
+            or pa.types.is_decimal(kind)
+            or pa.types.is_timestamp(kind)
+        )
+        if not is_text and not (number_or_time and name in ("event_ts", "user_id", "amount")):
+            raise UserError(
+                f"{file}: the column {name} is {kind}, which cannot be read.\nStore it as text."
+            )
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_timestamp(kind):  # finer than a microsecond is cut off
+        column = pc.cast(column, pa.timestamp("us", kind.tz and "UTC"), safe=False)
+    return pc.cast(column, pa.string())
+
+
+def _json_of(values: list[tuple[str, pa.ChunkedArray]], rows: int) -> pa.Array | pa.ChunkedArray:
+    """JSON objects of columns of text, as ``contract.to_json`` writes them, without empty values.
+
+    There must be nothing in them that JSON escapes.
+    """
+    if not values:
+        return pa.nulls(rows, pa.string())
+    pieces = []
+    for name, column in values:
+        pair = pc.binary_join_element_wise(f'{contract.to_json(name)}: "', column, '", ', "")
+        pieces.append(pc.if_else(pc.equal(column, ""), "", pair))
+    pairs = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*pieces, ""), 0, -2)
+    return pc.if_else(pc.equal(pairs, ""), None, pc.binary_join_element_wise("{", pairs, "}", ""))
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns_ = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns_, schema.types, strict=True)]
+    return pa.table(arrays, schema)
+
+
+def _readable(line: bytes) -> str:
+    """A line as text that PostgreSQL can store: other bytes are written as ``\\x``, two digits."""
+    return line.strip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")

@@ -1,0 +1,916 @@
+"""Card transactions: made-up files, reading them, landing them once whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ingestion.errors import UserError
+from ingestion.pipeline import LoadReport, make_pipeline
+from ingestion.sources import transactions
+from ingestion.sources.transactions import contract, landing, lines, reader, settings
+from ingestion.sources.transactions.generator import Shares, generate
+from ingestion.warehouse import Target
+
+ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
+GOOD = {
+    "transaction_id": ID,
+    "event_ts": "2024-03-01T12:00:00Z",
+    "user_id": 7,
+    "amount": 12.5,
+    "merchant": "Fnac",
+    "category": "electronics",
+    "city": "Lyon",
+    "status": "APPROVED",
+    "payment_method": "card",
+    "currency": "EUR",
+}
+
+
+def line(**changes) -> str:
+    """A good line with some fields changed; ``...`` takes a field out."""
+    return json.dumps({k: v for k, v in (GOOD | changes).items() if v is not ...})
+
+
+def raw(**changes: str) -> str:
+    """A good line with some values written literally."""
+    pairs = {k: json.dumps(v) for k, v in GOOD.items()} | changes
+    return "{" + ", ".join(f'"{k}": {v}' for k, v in pairs.items()) + "}"
+
+
+def source_file(path: Path, **more) -> reader.SourceFile:
+    size, checksum, _ = reader.probe(path)
+    form, gzipped = reader.form_of(path)
+    return reader.SourceFile(path.name, path, size, checksum, form, gzipped, **more)
+
+
+def read(path: Path, **more) -> tuple[list[dict], list[dict]]:
+    """All rows and rejects of a file, each in the order of lines."""
+    rows, rejects = [], []
+    with closing(reader.Reader(threads=1)) as files:
+        for batch in files.read(source_file(path, **more)):
+            rows += batch.rows.to_pylist()
+            rejects += batch.rejects.to_pylist()
+    return tuple(sorted(found, key=lambda row: row["_file_line"]) for found in (rows, rejects))
+
+
+@pytest.fixture
+def land(database: Target, tmp_path: Path) -> Callable[..., LoadReport]:
+    """``ingest`` into the test's database."""
+
+    def ingest(*paths, **options) -> LoadReport:
+        pipeline = make_pipeline("transactions", database, tmp_path / "dlt")
+        return transactions.ingest(paths, database, pipeline=pipeline, **options)
+
+    return ingest
+
+
+@pytest.fixture
+def query(database: Target) -> Callable[..., list[tuple]]:
+    def run(text: str) -> list[tuple]:
+        with closing(database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set search_path to raw_transactions; set timezone to 'UTC'")
+            cursor.execute(text)
+            return cursor.fetchall()
+
+    return run
+
+
+# What the generator makes
+
+
+def test_a_seed_gives_the_same_lines_everywhere(tmp_path):
+    generate(2_000, 42, tmp_path / "a.jsonl")
+    found = hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
+    assert found == "139ec9ede202f5ae02276da9192b1558acaec4c2c007a13c7c1cbc8771aeb0e5"
+    generate(2_000, 42, tmp_path / "b.jsonl.gz")
+    assert (
+        gzip.decompress((tmp_path / "b.jsonl.gz").read_bytes())
+        == (tmp_path / "a.jsonl").read_bytes()
+    )
+    generate(2_000, 43, tmp_path / "c.jsonl")
+    assert (tmp_path / "c.jsonl").read_bytes() != (tmp_path / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "shares"),
+    [
+        (20_000, Shares()),
+        (3_000, Shares(0.1, 0.05, 0.1, 0.05, 0.05, 0.02)),
+        (1_000, Shares(0, 0, 0, 0, 0, 0)),
+        (1, Shares()),
+    ],
+)
+def test_counts_are_exact(tmp_path, rows, shares):
+    file, noted = tmp_path / "made.jsonl", tmp_path / "counts.json"
+    counts = generate(rows, 7, file, shares=shares, counts=noted)
+    assert json.loads(noted.read_text()) == counts
+
+    found, seen, latest, versions = Counter(), set(), None, {}
+    for text in file.read_bytes().splitlines():
+        found["lines"] += 1
+        try:
+            row = contract.row_of_json(text)
+        except contract.Refused as refusal:
+            found["rejected"] += 1
+            found[f"reject.{refusal.code}"] += 1
+            continue
+        key, at, amount, status, currency = row[0], row[1], row[3], row[7], row[9]
+        found["landed"] += 1
+        found[f"status.{status}"] += 1
+        if text in seen:
+            found["repeated"] += 1
+            continue
+        seen.add(text)
+        future = at > datetime(2100, 1, 1, tzinfo=timezone.utc).timestamp() * 1e6
+        broken = {
+            "negative_amount": amount < 0,
+            "absurd_amount": amount > 100_000,
+            "unknown_status": status not in settings.STATUSES,
+            "unknown_currency": currency != "EUR",
+            "future_timestamp": future,
+        }
+        found.update(f"rule.{rule}" for rule, is_broken in broken.items() if is_broken)
+        if not any(broken.values()):
+            assert 5 <= amount <= 750
+            if key in versions:
+                before, was = versions[key]
+                assert before < at
+                found[f"{was}_to_{status}".lower()] += 1
+            versions[key] = (at, status)
+        if not future:
+            found["late"] += latest is not None and at < latest
+            latest = max(latest or at, at)
+    found["transactions"] = len(versions)
+    found.pop("status.LOST", None)
+    assert found == Counter(counts)
+    assert rows < 1_000 or abs(counts["status.APPROVED"] / counts["landed"] - 0.75) < 0.01
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"rows": 0}, {"seed": -1}, {"shares": Shares(broken=0.9, repeated=0.2)}]
+)
+def test_nonsense_is_refused_and_leaves_no_file(tmp_path, arguments):
+    with pytest.raises(UserError):
+        generate(**{"rows": 10, "seed": 1, "out": tmp_path / "x.jsonl"} | arguments)
+    assert not list(tmp_path.iterdir())
+
+
+# What a line must be
+
+BAD = [
+    ("not_json", "nonsense"),
+    ("not_json", line()[:70]),
+    ("not_json", line() + ","),
+    ("not_json", line()[:-1] + ",}"),
+    ("not_json", line() + line()),
+    ("not_json", raw(amount="NaN")),
+    ("not_json", raw(amount="-Infinity")),
+    ("not_json", raw(user_id="007")),
+    ("not_json", raw(city='"a\tb"')),
+    ("not_json", line(deep="?").replace('"?"', "[" * 100_000 + "]" * 100_000)),
+    ("not_utf8", line().encode().replace(b"Lyon", b"Ly\xf6n")),
+    ("not_object", f"[{line()}]"),
+    ("not_object", "null"),
+    ("duplicate_field", raw(city='"Lyon", "city": "Paris"')),
+    ("duplicate_field", raw(amount='1, "amount": 1')),
+    *[("missing_field", line(**{name: ...})) for name in settings.MANDATORY],
+    *[("missing_field", line(**{name: None})) for name in settings.MANDATORY],
+    ("missing_field", "{}"),
+    ("bad_uuid", line(transaction_id="")),
+    ("bad_uuid", line(transaction_id=ID[:-1])),
+    ("bad_uuid", line(transaction_id=ID + "0")),
+    ("bad_uuid", line(transaction_id=ID.replace("b", "g"))),
+    ("bad_uuid", line(transaction_id=f" {ID}")),
+    ("bad_uuid", line(transaction_id=5)),
+    ("bad_timestamp", line(event_ts="yesterday")),
+    ("bad_timestamp", line(event_ts="2024-03-01")),
+    ("bad_timestamp", line(event_ts="2024-02-30T00:00:00Z")),
+    ("bad_timestamp", line(event_ts="2023-02-29T00:00:00Z")),
+    ("bad_timestamp", line(event_ts="2024-03-01T24:00:00Z")),
+    ("bad_timestamp", line(event_ts="2024-03-01T10:00:61Z")),
+    ("bad_timestamp", line(event_ts="2024-03-01T10:00:00+25:00")),
+    ("bad_timestamp", line(event_ts="2024-03-01T10:00:00 CET")),
+    ("bad_timestamp", line(event_ts="0001-01-01T00:00:00+01:00")),
+    ("bad_timestamp", line(event_ts="٢٠٢٤-03-01T10:00:00Z")),
+    ("bad_timestamp", line(event_ts=1709294400)),
+    ("bad_user_id", line(user_id="seven")),
+    ("bad_user_id", line(user_id=7.5)),
+    ("bad_user_id", line(user_id=7.0)),
+    ("bad_user_id", line(user_id=2**63)),
+    ("bad_user_id", line(user_id=True)),
+    ("bad_user_id", line(user_id=[7])),
+    ("bad_amount", line(amount="12,50")),
+    ("bad_amount", line(amount="12.50 EUR")),
+    ("bad_amount", line(amount="")),
+    ("bad_amount", line(amount="NaN")),
+    ("bad_amount", raw(amount="0.00001")),
+    ("bad_amount", raw(amount="1.00000000000000000001")),
+    ("bad_amount", raw(amount="100000000000000")),
+    ("bad_amount", raw(amount="1e14")),
+    ("bad_amount", raw(amount="1e999999999")),
+    ("bad_amount", line(amount={"value": 1})),
+    ("wrong_type", line(merchant=5)),
+    ("wrong_type", line(category=["grocery"])),
+    ("wrong_type", line(city={"name": "Lyon"})),
+    ("wrong_type", line(status=True)),
+    ("bad_text", line(merchant="a\0b")),
+    ("bad_text", line(merchant="\ud800")),
+    ("bad_text", line(note="a\0b")),
+]
+
+US = 1_000_000
+NOON = 1_709_294_400 * US  # 2024-03-01 12:00 UTC
+READINGS = [
+    ("transaction_id", ID.upper(), ID),
+    ("transaction_id", ID.replace("-", ""), ID),
+    ("event_ts", "2024-03-01T12:00:00", NOON),
+    ("event_ts", "2024-03-01 14:00:00.250+02:00", NOON + US // 4),
+    ("event_ts", "2024-03-01T14:00:00.000001+0200", NOON + 1),
+    ("event_ts", "2024-03-01T06:30:00-05:30", NOON),
+    ("event_ts", "2024-03-01T12:00Z", NOON),
+    ("event_ts", "2024-03-01t12:00:00z", NOON),
+    ("event_ts", "20240301T120000Z", NOON),
+    ("event_ts", "2024-03-01T12:00:00.123456789Z", NOON + 123_456),
+    ("event_ts", "2999-01-01T00:00:00Z", 32_472_144_000 * US),
+    ("user_id", 2**63 - 1, 2**63 - 1),
+    ("user_id", -5, -5),
+    ("user_id", "42", 42),
+    ("amount", 0, Decimal(0)),
+    ("amount", -3.25, Decimal("-3.25")),
+    ("amount", "99999999999999.9999", Decimal("99999999999999.9999")),
+    ("amount", "12.500000", Decimal("12.5")),
+    ("amount", "1.5e2", Decimal(150)),
+    ("merchant", None, None),
+    ("merchant", "", ""),
+    ("merchant", "L'Été 日本 😀", "L'Été 日本 😀"),
+    ("merchant", 'a "quoted" \\ name', 'a "quoted" \\ name'),
+    ("city", "x" * 1_000_000, "x" * 1_000_000),
+]
+
+
+@pytest.mark.parametrize(("code", "text"), BAD, ids=lambda value: str(value)[:40])
+def test_a_bad_line_is_refused_with_its_reason(code, text):
+    with pytest.raises(contract.Refused) as caught:
+        contract.row_of_json(
+            text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+        )
+    assert caught.value.code == code
+    assert len(caught.value.reason) < 200
+
+
+@pytest.mark.parametrize(("field", "written", "value"), READINGS, ids=lambda value: str(value)[:40])
+def test_a_value_is_read_as_it_is_written(field, written, value):
+    row = contract.row_of_json(line(**{field: written}).encode())
+    assert row[settings.FIELDS.index(field)] == value
+
+
+def test_the_largest_amount_keeps_its_last_digit():
+    row = contract.row_of_json(raw(amount="99999999999999.9999").encode())
+    assert row[3] == Decimal("99999999999999.9999")
+
+
+def test_unknown_fields_are_kept_as_they_were_written(tmp_path):
+    text = raw(x="1.10", big="12345678901234567890.5", y='{"a": [1, null, "é"]}', z="true")
+    expected = '{"x": 1.10, "big": 12345678901234567890.5, "y": {"a": [1, null, "é"]}, "z": true}'
+    assert contract.row_of_json(text.encode())[-1] == expected
+    flat = raw(x="1.10", note='"a b"', gone="null", ok="false")
+    (tmp_path / "flat.jsonl").write_text(f"{flat}\n" * 1_000)
+    rows, _ = read(tmp_path / "flat.jsonl")
+    assert {row["extra_fields"] for row in rows} == {
+        '{"x": 1.10, "note": "a b", "gone": null, "ok": false}'
+    }
+
+
+# SQL takes what Python would take, and reads it alike
+
+PIECES = ['"', "\\", ",", "{", "}", ":", " ", "\t", "\r", "\0", "é", "0", "-", "+", ".", "e5"]
+PIECES += ["null", "true", "[1]", '"x": 1, ', '"x": "y", ', '"amount": 1, ', "\x0b", "\\u0000"]
+PIECES += ["NaN", '"x": {"amount": 3.5}, ', '"x": -0.50, ', "\ufeff", '""', ";", "\udcff"]
+
+
+def mutilate(text: str, dice: random.Random) -> bytes:
+    for _ in range(dice.randint(0, 2)):
+        at = dice.randrange(len(text) + 1)
+        if dice.random() < 0.6:
+            at = dice.choice([i for i, c in enumerate(text) if c in '", {}:;'] or [at])
+        cut = dice.choice([0, 0, 1, 2])
+        text = text[:at] + dice.choice([*PIECES, ""]) + text[at + cut :]
+    return text.encode(errors="surrogateescape")
+
+
+def both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    found = []
+    for few in (1, 10**9):
+        monkeypatch.setattr(reader, "FEW", few)
+        found.append(read(path))
+    return found
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_sql_and_python_agree_on_json(tmp_path, monkeypatch, end):
+    dice = random.Random(5)
+    generate(300, 5, tmp_path / "made.jsonl")
+    texts = (tmp_path / "made.jsonl").read_text().splitlines()
+    texts += [text.replace("}", ', "device": "ios", "score": 0.50}') for text in texts[:50]]
+    path = tmp_path / "mutilated.jsonl"
+    path.write_bytes(end.join(mutilate(dice.choice(texts), dice) for _ in range(4_000)))
+    by_sql, by_python = both_ways(path, monkeypatch)
+    assert by_sql == by_python
+    assert len(by_sql[0]) > 1_000
+    assert len(by_sql[1]) > 1_000
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_sql_and_python_agree_on_csv(tmp_path, monkeypatch, delimiter):
+    dice = random.Random(5)
+    quoting = csv.QUOTE_ALL if delimiter == ";" else csv.QUOTE_MINIMAL
+    out = io.StringIO()
+    names = [*reversed(settings.FIELDS), "note"]
+    writer = csv.DictWriter(out, names, delimiter=delimiter, quoting=quoting, lineterminator="\n")
+    writer.writerows(GOOD | {"note": note} for note in ("", "a, b; c", 'q"q', "é"))
+    texts = out.getvalue().splitlines()
+    rate = 0.5 if delimiter == "," else 0.01
+    body = [
+        mutilate(text, dice) if dice.random() < rate else text.encode()
+        for text in dice.choices(texts, k=3_000)
+    ]
+    path = tmp_path / "mutilated.csv"
+    path.write_bytes(b"\n".join([delimiter.join(names).encode(), *body]))
+    by_sql, by_python = both_ways(path, monkeypatch)
+    assert by_sql == by_python
+    assert len(by_sql[0]) > 1_000
+    assert len(by_sql[1]) > 0
+
+
+def test_the_quick_way_is_taken(tmp_path, monkeypatch):
+    """Otherwise the tests above compare Python with itself."""
+    generate(5_000, 1, tmp_path / "made.jsonl", shares=Shares(0, 0, 0, 0, 0, 0))
+    judged = []
+    monkeypatch.setattr(
+        reader._JsonChunk,
+        "row",
+        lambda chunk, at: judged.append(at),  # noqa: ARG005
+    )
+    rows, _ = read(tmp_path / "made.jsonl")
+    assert len(rows) == 5_000
+    assert not judged
+
+
+# Lines, blocks, files
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("chunk", [64, 1_000, 1 << 20])
+def test_line_numbers_hold_across_blocks(tmp_path, monkeypatch, chunk, packed, end):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", chunk)
+    texts = [line(user_id=number) for number in range(1, 301)]
+    texts[9], texts[19], texts[299] = "", "broken é", "cut off"
+    content = "\ufeff".encode() + end.join(texts).encode()
+    path = tmp_path / ("x.jsonl.gz" if packed else "x.jsonl")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    rows, rejects = read(path)
+    assert {row["_file_line"]: row["user_id"] for row in rows} == {
+        number: number for number in range(1, 301) if number not in (10, 20, 300)
+    }
+    assert [(r["_file_line"], r["raw_text"]) for r in rejects] == [
+        (20, "broken é"),
+        (300, "cut off"),
+    ]
+
+
+def test_what_no_text_column_holds_is_spelt_out_in_rejects(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"caf\xe9 \0 \\ \xc3\xa9\r\n" + line().encode())
+    _, rejects = read(tmp_path / "x.jsonl")
+    assert [r["raw_text"] for r in rejects] == ["caf\\xe9 \\x00 \\ é"]
+
+
+def test_csv_records_may_span_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 300)
+    texts = ["\ufefftransaction_id;Event_TS; user_id;amount;merchant;note"]
+    for number in range(2, 200, 2):
+        texts.append(f'{ID};2024-03-01T12:00:00Z;{number};"1.5";"two\nlines";')
+    texts += [f"{ID};2024-03-01T12:00:00Z;7", "", f"{ID};2024-03-01T12:00:00Z;7;1,5;;n"]
+    (tmp_path / "x.csv").write_text("\n".join(texts), encoding="utf-8")
+    rows, rejects = read(tmp_path / "x.csv")
+    assert {row["_file_line"]: row["user_id"] for row in rows} == {n: n for n in range(2, 200, 2)}
+    assert {row["merchant"] for row in rows} == {"two\nlines"}
+    assert {row["extra_fields"] for row in rows} == {None}
+    assert [(r["_file_line"], r["reason_code"]) for r in rejects] == [
+        (200, "column_count"),
+        (202, "bad_amount"),
+    ]
+
+
+def test_parquet_is_read_as_it_is_typed(tmp_path):
+    table = pa.table(
+        {
+            "transaction_id": pa.array([ID, ID, None, "x"]).dictionary_encode(),
+            "event_ts": pa.array([NOON, NOON + 1, NOON, NOON], pa.timestamp("us", "Europe/Paris")),
+            "user_id": pa.array([1, 2, 3, 4], pa.int32()),
+            "amount": pa.array([1.5, 0.1, 2.0, 3.0]),
+            "merchant": ["Fnac", None, "a", "b"],
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows, rejects = read(tmp_path / "x.parquet")
+    assert [(r["_file_line"], r["amount"]) for r in rows] == [
+        (1, Decimal("1.5000")),
+        (2, Decimal("0.1000")),
+    ]
+    assert rows[1]["event_ts"].timestamp() * 1e6 == pytest.approx(NOON + 1)
+    assert [r["reason_code"] for r in rejects] == ["missing_field", "bad_uuid"]
+
+    with_more = table.append_column("n", pa.array([1, None, 2, 3]))
+    pq.write_table(with_more, tmp_path / "more.parquet")
+    rows, _ = read(tmp_path / "more.parquet")
+    assert [row["extra_fields"] for row in rows] == ['{"n": 1}', None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl.gz", gzip.compress(f"{line()}\n".encode() * 99)[:-20], "not a whole gzip file"),
+        ("x.parquet", b"PAR1 and no more", "not a whole Parquet file"),
+        ("x.csv", b"id,when\n1,2\n", "no column transaction_id"),
+        ("x.csv", (",".join(settings.FIELDS) + ",amount\n").encode(), "amount twice"),
+        ("x.jsonl", b"x" * 3_000, "longer than"),
+        ("x.jsonl", line().encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 2_000)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / name)
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(line() + "\n")
+    before = source_file(path)
+    path.write_text(line(user_id=8) + "\n")
+    with closing(reader.Reader(threads=1)) as files, pytest.raises(UserError, match="changed"):
+        list(files.read(before))
+
+
+# Landing
+
+LEDGER = (
+    "select path, bytes, first_line, last_line, lines_read, rows_landed, rows_rejected,"
+    " is_replacement from files order by _dlt_load_id, path"
+)
+
+
+def test_the_types_of_the_raw_layer(land, query, tmp_path):
+    texts = [
+        line(amount=0.1, event_ts="2024-03-01T12:00:00.5+02:00", note="é", merchant=...),
+        raw(amount="99999999999999.9999", transaction_id=f'"{ID.upper()}"'),
+        "broken \\u0000",
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(texts))
+    report = land(tmp_path / "x.jsonl")
+    assert (report.rows, report.rejected) == ({"transactions": 2, "files": 1}, 1)
+    at = datetime(2024, 3, 1, 10, 0, 0, 500_000, tzinfo=timezone.utc)
+    noon = datetime(2024, 3, 1, 12, tzinfo=timezone.utc)
+    assert query(
+        "select transaction_id, event_ts, amount, merchant, extra_fields, _file_line,"
+        " extra_fields ->> 'note' from transactions order by _file_line"
+    ) == [
+        (ID, at, Decimal("0.1000"), None, {"note": "é"}, 1, "é"),
+        (ID, noon, Decimal("99999999999999.9999"), "Fnac", None, 2, None),
+    ]
+    checksum = hashlib.sha256((tmp_path / "x.jsonl").read_bytes()).hexdigest()
+    for table in ("transactions", "rejects", "files"):
+        assert set(query(f"select _file_name, _file_checksum, _dlt_load_id from {table}")) == set(
+            query(f"select '{tmp_path}/x.jsonl', '{checksum}', load_id from _dlt_loads")
+        )
+    types = query(
+        "select table_name, column_name, data_type, numeric_precision, numeric_scale,"
+        " is_nullable = 'YES' from information_schema.columns"
+        " where table_schema = 'raw_transactions' and table_name !~ '^_dlt'"
+    )
+    text = "character varying"
+    expected = {
+        **dict.fromkeys(("transaction_id", *settings.TEXT_FIELDS), text),
+        "event_ts": "timestamp with time zone",
+        "user_id": "bigint",
+        "amount": "numeric",
+        "extra_fields": "json",
+        "_file_line": "bigint",
+        **dict.fromkeys(("_file_name", "_file_checksum", "_dlt_load_id"), text),
+    }
+    assert {row[1]: row[2] for row in types if row[0] == "transactions"} == expected
+    assert ("transactions", "amount", "numeric", 18, 4, False) in types
+    assert {row[1] for row in types if row[0] == "rejects"} == {
+        *("raw_text", "reason_code", "reason"),
+        *("_file_name", "_file_line", "_file_checksum", "_dlt_load_id"),
+    }
+
+
+def test_what_is_made_is_what_lands(land, query, tmp_path, monkeypatch):
+    """Through several blocks, spilled rows, several jobs; and every line is somewhere."""
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 1 << 19)
+    monkeypatch.setattr(settings, "HELD_ROWS", 3_000)
+    monkeypatch.setattr(settings, "JOB_ROWS", 2_500)
+    counts = generate(10_000, 3, tmp_path / "made.jsonl", shares=Shares(broken=0.05))
+    report = land(tmp_path / "made.jsonl")
+    assert report.rows["transactions"] == counts["landed"]
+    assert report.rejected == counts["rejected"]
+    assert dict(
+        query("select status, count(*) from transactions where status != 'LOST' group by 1")
+    ) == {
+        name.removeprefix("status."): n for name, n in counts.items() if name.startswith("status.")
+    }
+    assert dict(query("select reason_code, count(*) from rejects group by 1")) == {
+        name.removeprefix("reject."): n for name, n in counts.items() if name.startswith("reject.")
+    }
+    numbers = "select _file_line from transactions union all select _file_line from rejects"
+    assert query(f"select count(*), count(distinct _file_line) from ({numbers}) n") == [
+        (10_000, 10_000)
+    ]
+    texts = (tmp_path / "made.jsonl").read_text().splitlines()
+    for number, text in query("select _file_line, raw_text from rejects"):
+        assert texts[number - 1] == text
+    for number, key, amount in query("select _file_line, transaction_id, amount from transactions"):
+        row = json.loads(texts[number - 1], parse_float=Decimal)
+        assert (row["transaction_id"], Decimal(row["amount"])) == (key, amount)
+
+
+def test_rejects_are_a_table_even_without_a_reject(land, query, tmp_path):
+    (tmp_path / "x.jsonl").write_text(line())
+    land(tmp_path / "x.jsonl")
+    assert query("select * from rejects") == []
+    (tmp_path / "bad.jsonl").write_text("bad\n" + line(user_id=8))
+    land(tmp_path / "bad.jsonl")
+    assert query("select raw_text, reason_code, _file_line from rejects") == [
+        ("bad", "not_json", 1)
+    ]
+
+
+def test_the_same_content_lands_once_whatever_its_name(land, query, tmp_path):
+    first, copy = tmp_path / "a.jsonl", tmp_path / "copy.jsonl"
+    first.write_text(f"{line()}\n\n{line(user_id=8)}\n")
+    shutil.copy(first, copy)
+    report = land(first, copy)
+    assert report.rows == {"transactions": 2, "files": 1}
+    assert report.notes == [f"{copy} has the same content as {first}; skipped."]
+    before = query("select * from transactions"), query(LEDGER)
+    assert before[1] == [(str(first), first.stat().st_size, 1, 3, 2, 2, 0, False)]
+
+    shutil.rmtree(tmp_path / "dlt")  # the ledger is the truth, not dlt's local state
+    report = land(copy)
+    assert report.rows == {"transactions": 0, "files": 0}
+    assert f"{copy} has landed before as {first}" in report.notes[0]
+    assert (query("select * from transactions"), query(LEDGER)) == before
+    assert query("select count(*) from _dlt_loads") == [(1,)]
+
+
+@pytest.mark.parametrize("end", ["\n", ""], ids=["whole line", "half line"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_file_that_grew_lands_its_new_lines(land, query, tmp_path, kind, end):
+    path = tmp_path / f"x.{kind}"
+    names = ("transaction_id", "event_ts", "user_id", "amount")
+
+    def text(user: int) -> str:
+        return line(user_id=user) if kind == "jsonl" else f"{ID},2024-03-01T12:00:00Z,{user},1"
+
+    head = "" if kind == "jsonl" else ",".join(names) + "\n"
+    offset = int(kind == "csv")
+    path.write_text(head + f"{text(1)}\n{text(2)}{end}")
+    land(path)
+    with path.open("a") as file:
+        file.write(("" if end else "\n") + f"{text(3)}\n{text(4)}\n")
+    report = land(path)
+    assert report.rows == {"transactions": 2, "files": 1}
+    assert query("select user_id, _file_line from transactions order by 1") == [
+        (user, user + offset) for user in (1, 2, 3, 4)
+    ]
+    assert [row[2:7] for row in query(LEDGER)] == [
+        (1, 2 + offset, 2, 2, 0),
+        (3 + offset, 4 + offset, 2, 2, 0),
+    ]
+    assert land(path).rows == {"transactions": 0, "files": 0}
+
+
+def test_a_line_that_was_half_written_is_read_again(land, query, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(f"{line(user_id=1)}\n{line(user_id=2)[:50]}")
+    land(path)
+    with path.open("a") as file:
+        file.write(line(user_id=2)[50:] + "\n" + line(user_id=3))
+    land(path)
+    assert query("select user_id, _file_line from transactions order by 1") == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+    ]
+    assert query("select _file_line from rejects") == [(2,)]
+
+
+def test_changed_content_is_refused_or_replaces(land, query, tmp_path):
+    path, other = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
+    path.write_text(f"{line(user_id=1)}\n{line(user_id=2)}\n")
+    land(path)
+    path.write_text(f"{line(user_id=1)}\n{line(user_id=20)}\n{line(user_id=3)}\n")
+    other.write_text(line(user_id=9))
+    with pytest.raises(UserError, match=r"x.jsonl has changed.*\n.*--replace.*\n.*landed: 1"):
+        land(path, other)
+    assert query("select user_id from transactions order by 1") == [(1,), (2,), (9,)]
+
+    assert land(path, replace=True).rows == {"transactions": 3, "files": 1}
+    counted = (
+        "select user_id from transactions t join files f using (_dlt_load_id, _file_checksum)"
+        " where not exists (select 1 from files r where r.path = f.path and r.is_replacement"
+        " and r._dlt_load_id > f._dlt_load_id) order by 1"
+    )
+    assert query(counted) == [(1,), (3,), (9,), (20,)]
+    assert land(path).rows == {"transactions": 0, "files": 0}
+
+    path.write_text(f"{line(user_id=1)}\n{line(user_id=2)}\n")  # back to what it was
+    assert land(path, replace=True).rows == {"transactions": 2, "files": 1}
+    assert query(counted) == [(1,), (2,), (9,)]
+
+
+def test_too_many_rejects_stop_a_file_and_no_other(land, query, tmp_path, monkeypatch):
+    bad, good = tmp_path / "bad.jsonl", tmp_path / "good.jsonl"
+    bad.write_text(f"{line()}\nx\n\ny\n")
+    good.write_text(f"{line(user_id=8)}\nx\n")  # half: just not more than the share
+    with pytest.raises(UserError, match=r"2 of 3 lines.*not JSON.*line 2") as caught:
+        land(bad)
+    assert "landed:" not in caught.value.message
+    with pytest.raises(UserError, match=r"(?s)2 of 3 lines.*Other files have landed: 1"):
+        land(bad, good)
+    assert query("select user_id from transactions") == [(8,)]
+    assert query("select distinct _file_name from rejects") == [(str(good),)]
+
+    monkeypatch.setenv("SOURCES__TRANSACTIONS__MAX_REJECT_SHARE", "0.7")
+    assert land(bad).rejected == 2
+    monkeypatch.setenv("SOURCES__TRANSACTIONS__MAX_REJECT_SHARE", "lots")
+    (tmp_path / "new.jsonl").write_text(line(user_id=3))
+    with pytest.raises(UserError, match="max_reject_share"):
+        land(tmp_path / "new.jsonl")
+
+
+def test_one_json_array_is_recognised(land, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps([GOOD, GOOD], indent=1))
+    with pytest.raises(UserError, match="one JSON array"):
+        land(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"], ids=["no byte", "blank lines"])
+def test_an_empty_file_is_an_error_only_on_its_own(land, query, tmp_path, content):
+    empty, good = tmp_path / "empty.jsonl", tmp_path / "good.jsonl"
+    empty.write_text(content)
+    with pytest.raises(UserError, match="is empty: nothing to land"):
+        land(empty)
+    good.write_text(line())
+    assert f"{empty} is empty; skipped." in land(empty, good).notes
+    assert [row[0] for row in query(LEDGER)] == [str(good)]
+
+
+def test_paths_are_files_folders_and_globs(land, query, tmp_path):
+    with pytest.raises(UserError, match=r"There is no file .*gone\.jsonl"):
+        land(tmp_path / "gone.jsonl")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with pytest.raises(UserError, match="no file of transactions in"):
+        land(folder)
+    for number, name in enumerate(["c.csv", "a.jsonl", "b.jsonl.gz", "d.txt", "e.parquet"], 1):
+        row = {**GOOD, "user_id": number}
+        if name.endswith(".parquet"):
+            pq.write_table(pa.Table.from_pylist([row]), folder / name)
+        elif name.endswith(".csv"):
+            values = ",".join(map(str, row.values()))
+            (folder / name).write_text(",".join(row) + f"\n{values}\n")
+        else:
+            content = json.dumps(row).encode()
+            (folder / name).write_bytes(gzip.compress(content) if ".gz" in name else content)
+    report = land(f"{folder}/*.jsonl", folder, str(folder / "a.jsonl"))
+    assert report.rows == {"transactions": 4, "files": 4}
+    assert query("select user_id, _file_name from transactions order by 1") == [
+        (1, f"{folder}/c.csv"),
+        (2, f"{folder}/a.jsonl"),
+        (3, f"{folder}/b.jsonl.gz"),
+        (5, f"{folder}/e.parquet"),
+    ]
+    assert query("select count(*) from _dlt_loads") == [(1,)]
+
+
+def test_many_small_files_are_one_load(land, query, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(120):
+        (folder / f"{number:03}.jsonl").write_text(f"{line(user_id=number)}\nx{number}\n")
+    assert land(folder).rows == {"transactions": 120, "files": 120}
+    assert query(
+        "select count(*) from transactions join rejects using (_file_name, _file_checksum)"
+        " where raw_text = 'x' || user_id"
+    ) == [(120,)]
+    assert query("select count(*), sum(lines_read - rows_landed - rows_rejected) from files") == [
+        (120, 0)
+    ]
+    assert query("select count(*) from _dlt_loads") == [(1,)]
+
+
+# A killed load
+
+MOMENTS = {
+    # where: (what is called, times it may pass, whether the kill comes before or after it)
+    "while reading": ("ingestion.sources.transactions.reader.Reader._batch", 2, "before"),
+    "before the package is whole": ("dlt.extract.extract.Extract.commit_packages", 0, "before"),
+    "after extracting": ("dlt.pipeline.pipeline.Pipeline.normalize", 0, "before"),
+    "while normalizing": ("dlt.normalize.normalize.Normalize.map_single", 0, "after"),
+    "before the first copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 0, "before"),
+    "after a copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 1, "after"),
+    "before the load counts": (
+        "dlt.destinations.job_client_impl.SqlJobClientBase.complete_load",
+        0,
+        "before",
+    ),
+    "just when the load counts": (
+        "dlt.destinations.job_client_impl.SqlJobClientBase.complete_load",
+        0,
+        "after",
+    ),
+}
+
+
+def _ingest_until(moment: str, path: Path, target: Target, folder: Path) -> None:
+    """In a process of its own: land a file and die on the way, as by ``kill -9``."""
+    import importlib
+
+    name, passes, when = MOMENTS[moment]
+    module, cls, method = name.rsplit(".", 2)
+    owner = getattr(importlib.import_module(module), cls)
+    original, seen = getattr(owner, method), Counter()
+
+    def deadly(*args, **kwargs):
+        seen["calls"] += 1
+        deadly_call = seen["calls"] > passes
+        if deadly_call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if deadly_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, method, deadly)
+    _small_steps()
+    pipeline = make_pipeline("transactions", target, folder)
+    transactions.ingest([path], target, pipeline=pipeline)
+
+
+def _small_steps() -> None:
+    lines.CHUNK_BYTES = 1 << 18
+    settings.HELD_ROWS, settings.JOB_ROWS, settings.LOAD_WORKERS = 500, 1_000, 1
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Makes processes quickly: from one that has imported everything and done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "dlt.destinations.impl.postgres.postgres",
+            "ingestion.sources.transactions.landing",
+            "adbc_driver_manager.dbapi",
+            "duckdb",
+            "pandas",
+        ]
+    )
+    return context
+
+
+@pytest.fixture
+def kill(processes, database: Target, tmp_path: Path) -> Callable[[str, Path], None]:
+    """``ingest`` in a process that is killed at a moment; returns when the server has seen it."""
+
+    def run(moment: str, path: Path) -> None:
+        arguments = (moment, path, database, tmp_path / "dlt")
+        process = processes.Process(target=_ingest_until, args=arguments)
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        deadline = time.monotonic() + 10
+        while _others_connected(database):
+            assert time.monotonic() < deadline, "the killed process is still connected"
+            time.sleep(0.05)
+
+    return run
+
+
+def _others_connected(target: Target) -> int:
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid()"
+        )
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_load_is_completed_by_the_next(land, query, tmp_path, kill, moment):
+    path = tmp_path / "made.jsonl"
+    counts = generate(4_000, 11, path)
+    kill(moment, path)
+
+    other = tmp_path / "other.jsonl"
+    other.write_text(line())
+    report = land(path, other)
+    assert report.rows["transactions"] <= counts["landed"] + 1
+    rows = query(
+        "select _file_line from transactions where _file_name like '%made.jsonl'"
+        " union all select _file_line from rejects order by 1"
+    )
+    assert rows == [(number,) for number in range(1, 4_001)]
+    assert query("select count(*) from transactions") == [(counts["landed"] + 1,)]
+    assert sorted((Path(row[0]).name, *row[4:7]) for row in query(LEDGER)) == [
+        ("made.jsonl", 4_000, counts["landed"], counts["rejected"]),
+        ("other.jsonl", 1, 1, 0),
+    ]
+    assert query("select count(*) from _dlt_loads group by load_id having count(*) > 1") == []
+    assert query(
+        "select count(*) from transactions where _dlt_load_id not in"
+        " (select load_id from _dlt_loads where status = 0)"
+    ) == [(0,)]
+    assert land(path, other).rows == {"transactions": 0, "files": 0}
+
+
+def test_a_file_that_is_gone_after_the_kill_lands_all_the_same(land, query, tmp_path, kill):
+    path, other = tmp_path / "made.jsonl", tmp_path / "other.jsonl"
+    counts = generate(4_000, 11, path)
+    kill("after a copy", path)
+    path.unlink()
+    other.write_text(line())
+    report = land(other)
+    assert report.rows == {"transactions": counts["landed"] + 1, "files": 2}
+    assert report.rejected == counts["rejected"]
+    assert "an earlier, killed run has been completed" in report.notes[0]
+    assert query("select count(*) from transactions") == [(counts["landed"] + 1,)]
+
+
+def test_what_is_left_where_dlts_folder_is_lost_too_does_not_count(land, query, tmp_path, kill):
+    path = tmp_path / "made.jsonl"
+    counts = generate(4_000, 11, path)
+    kill("after a copy", path)
+    shutil.rmtree(tmp_path / "dlt")
+    assert land(path).rows["transactions"] == counts["landed"]
+    assert query(
+        "select count(*) from transactions where _dlt_load_id in"
+        " (select load_id from _dlt_loads where status = 0)"
+    ) == [(counts["landed"],)]
+
+
+def test_a_warehouse_that_refuses_is_an_error_in_two_lines(
+    land, query, tmp_path, database, monkeypatch
+):
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+    (tmp_path / "x.jsonl").write_text(line())
+    land(tmp_path / "x.jsonl")
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("alter table raw_transactions.transactions rename to elsewhere")
+    (tmp_path / "y.jsonl").write_text(line(user_id=8))
+    with pytest.raises(UserError, match="did not take the load"):
+        land(tmp_path / "y.jsonl")
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("alter table raw_transactions.elsewhere rename to transactions")
+    report = land(tmp_path / "y.jsonl")
+    assert report.rows == {"transactions": 1, "files": 1}
+    assert query("select user_id from transactions order by 1") == [(7,), (8,)]
+
+
+def test_a_second_load_at_the_same_time_is_refused(land, tmp_path, database):
+    (tmp_path / "x.jsonl").write_text(line())
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(hashtext('marquee:transactions')::bigint)")
+        with pytest.raises(UserError, match="Another load of transactions"):
+            land(tmp_path / "x.jsonl")
+
+
+def test_only_the_columns_of_the_raw_layer_are_declared():
+    for table, columns in transactions.COLUMNS.items():
+        assert list(columns) == landing.SCHEMAS[table].names
+        for field in landing.SCHEMAS[table]:
+            assert columns[field.name].get("nullable", True) == field.nullable
