@@ -240,8 +240,8 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     rows: Counter[str] = Counter()
     for report in reports:
         rows.update({f"raw_{report.source}.{table}": n for table, n in report.rows.items()})
-    click.echo("\nRows landed")
-    for table in sorted(rows):
+    click.echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
+    for table in sorted(+rows):
         click.echo(f"  {table:<32} {rows[table]:>9,}")
     prefix = "" if target.name == "dev" else f"{target.schema}_"
     marts = f"{prefix}marts"

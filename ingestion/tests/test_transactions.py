@@ -648,6 +648,8 @@ def test_changed_content_is_refused_or_replaces(land, query, tmp_path):
     assert query(counted) == [(1,), (3,), (9,), (20,)]
     assert land(path).rows == {"transactions": 0, "files": 0}
 
+    assert not list((tmp_path / "dlt").rglob("*.parquet"))  # nothing piles up
+
     path.write_text(f"{line(user_id=1)}\n{line(user_id=2)}\n")  # back to what it was
     assert land(path, replace=True).rows == {"transactions": 2, "files": 1}
     assert query(counted) == [(1,), (2,), (9,)]

@@ -153,8 +153,7 @@ def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
 
     from ingestion.sources.transactions.landing import Landing
 
-    folder = _folder(pipeline)
-    landing = Landing(plan, folder, _max_reject_share())
+    landing = Landing(plan, _folder(pipeline), _max_reject_share())
     pipeline.sync_destination()
     try:
         pipeline.extract(transactions_source(landing))
@@ -162,9 +161,8 @@ def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
         if not landing.files and isinstance(_root(error), UserError):
             return  # the plan's problems say why
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     _load(pipeline)
+    _tidy(pipeline)
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
@@ -204,10 +202,7 @@ def _finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) 
     from ingestion.sources.transactions import ledger
 
     working = Path(pipeline.working_dir)
-    shutil.rmtree(_folder(pipeline), ignore_errors=True)
-    for leftover in (working / "normalize").glob("*/"):
-        if leftover.name != "extracted":
-            shutil.rmtree(leftover)
+    _tidy(pipeline)
     if not pipeline.has_pending_data:
         return
     if pipeline.list_extracted_load_packages():
@@ -266,6 +261,15 @@ def _max_reject_share() -> float:
             f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
         )
     return share
+
+
+def _tidy(pipeline: dlt.Pipeline) -> None:
+    """Remove load jobs that are done (dlt keeps them), and what killed extractions have left."""
+    working = Path(pipeline.working_dir)
+    done = [_folder(pipeline), *working.glob("load/loaded/*/completed_jobs")]
+    halves = [half for half in working.glob("normalize/*/") if half.name != "extracted"]
+    for folder in [*done, *halves]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(pipeline: dlt.Pipeline) -> Path:

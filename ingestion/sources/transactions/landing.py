@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
-from ingestion.sources.transactions.ledger import Plan
+from ingestion.sources.transactions.ledger import Plan, printable
 from ingestion.sources.transactions.lines import ahead
 from ingestion.sources.transactions.reader import REJECTS, ROWS, Reader, SourceFile
 
@@ -202,7 +202,7 @@ class Landing:
         self.rejected += bad.rows
         self.files += 1
         ledger = {
-            "path": str(file.path.resolve()),
+            "path": printable(file.path.resolve()),
             "bytes": file.bytes,
             "first_line": first_line,
             "last_line": last_line,

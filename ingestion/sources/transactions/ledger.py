@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,7 +68,8 @@ def find_files(paths: Sequence[str | Path]) -> dict[str, Path]:
     for given in map(str, paths):
         path = Path(given).expanduser()
         if path.is_dir():
-            names = sorted({str(file) for kind in settings.PATTERNS for file in path.glob(kind)})
+            inside = {file for kind in settings.PATTERNS for file in path.glob(kind)}
+            names = sorted(str(file) for file in inside if file.is_file())
             if not names:
                 raise UserError(
                     f"There is no file of transactions in {given}.\n"
@@ -87,8 +89,13 @@ def find_files(paths: Sequence[str | Path]) -> dict[str, Path]:
         for name in names:
             file = Path(name).expanduser()
             if file.resolve() not in seen:
-                found[name] = file
+                found[printable(name)] = file
     return found
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be stored: bytes that are not UTF-8 are written as ``\\x``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def landed(target: Target, dataset: str) -> list[Landed]:
@@ -168,11 +175,14 @@ def _decide(
     *,
     replace: bool,
 ) -> None:
-    place = str(path.resolve())
+    if not path.is_file():
+        raise UserError(f"{name} is no file.\nWrite it to a file first.")
+    place = printable(path.resolve())
     earlier = by_path.get(place)
     size, checksum, beginning = probe(path, earlier.bytes if earlier else 0)
     file = SourceFile(name, path, size, checksum, *form_of(path))
-    same = by_content.get(checksum)
+    grown = earlier and beginning == earlier.checksum
+    same = by_content.get(checksum) if grown or not earlier else None
     twin = next((other for other in result.files if other.checksum == checksum), None)
     if not size:
         result.empty.append(name)
@@ -184,11 +194,9 @@ def _decide(
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
     elif earlier is None:
         result.files.append(file)
-    elif beginning == earlier.checksum and file.form != "parquet" and not file.gzipped:
-        grown = dataclasses.replace(
-            file, landed_bytes=earlier.bytes, landed_lines=earlier.last_line
-        )
-        result.files.append(grown)
+    elif grown and file.form != "parquet" and not file.gzipped:
+        file = dataclasses.replace(file, landed_bytes=earlier.bytes, landed_lines=earlier.last_line)
+        result.files.append(file)
         result.notes.append(f"{name} has grown since it landed: only its new lines are read.")
     elif replace:
         result.files.append(file)
