@@ -332,8 +332,12 @@ def test_sql_and_python_agree_on_json(tmp_path, monkeypatch, end):
     generate(300, 5, tmp_path / "made.jsonl")
     texts = (tmp_path / "made.jsonl").read_text().splitlines()
     texts += [text.replace("}", ', "device": "ios", "score": 0.50}') for text in texts[:50]]
+    known = [line(**{field: written}) for field, written, _ in READINGS if field != "city"]
+    known += [text for _, text in BAD if isinstance(text, str) and len(text) < 1_000]
     path = tmp_path / "mutilated.jsonl"
-    path.write_bytes(end.join(mutilate(dice.choice(texts), dice) for _ in range(4_000)))
+    mutilated = [mutilate(dice.choice(texts), dice) for _ in range(4_000)]
+    mutilated += [text.encode(errors="surrogatepass") for text in known for _ in range(3)]
+    path.write_bytes(end.join(mutilated))
     by_sql, by_python = both_ways(path, monkeypatch)
     assert by_sql == by_python
     assert len(by_sql[0]) > 1_000
@@ -587,8 +591,7 @@ def test_the_same_content_lands_once_whatever_its_name(land, query, tmp_path):
     assert query("select count(*) from _dlt_loads") == [(1,)]
 
 
-@pytest.mark.parametrize("end", ["\n", ""], ids=["whole line", "half line"])
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize(("kind", "end"), [("jsonl", ""), ("csv", "\n")], ids=["jsonl", "csv"])
 def test_a_file_that_grew_lands_its_new_lines(land, query, tmp_path, kind, end):
     path = tmp_path / f"x.{kind}"
     names = ("transaction_id", "event_ts", "user_id", "amount")
@@ -741,9 +744,7 @@ def test_many_small_files_are_one_load(land, query, tmp_path):
 MOMENTS = {
     # where: (what is called, times it may pass, whether the kill comes before or after it)
     "while reading": ("ingestion.sources.transactions.reader.Reader._batch", 2, "before"),
-    "before the package is whole": ("dlt.extract.extract.Extract.commit_packages", 0, "before"),
     "after extracting": ("dlt.pipeline.pipeline.Pipeline.normalize", 0, "before"),
-    "while normalizing": ("dlt.normalize.normalize.Normalize.map_single", 0, "after"),
     "before the first copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 0, "before"),
     "after a copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 1, "after"),
     "before the load counts": (
@@ -795,8 +796,8 @@ def processes():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
+            __name__,
             "dlt.destinations.impl.postgres.postgres",
-            "ingestion.sources.transactions.landing",
             "adbc_driver_manager.dbapi",
             "duckdb",
             "pandas",

@@ -219,7 +219,7 @@ class Landing:
 def _stamped(rows: pa.Table, schema: pa.Schema, stamp: dict[str, str]) -> pa.Table:
     """Rows of a file with the columns of the load, as the raw table has them."""
     columns = [*rows.columns, *(pa.repeat(text, rows.num_rows) for text in stamp.values())]
-    return pa.table(columns, schema)
+    return pa.table(columns, schema=schema)
 
 
 def _too_many(

@@ -96,9 +96,7 @@ class Block:
     def odd(self) -> np.ndarray:
         """The lines (0-based) that are not UTF-8, or hold a NUL, a lone CR, a byte order mark."""
         found = self._controls[np.isin(self._bytes[self._controls], (NUL, CR))]
-        marks = (
-            [match.start() for match in re.finditer(BOM, self.data)] if BOM[0] in self.data else []
-        )
+        marks = [mark.start() for mark in re.finditer(BOM, self.data)]
         return self._lines_at(np.concatenate([found, marks, self._not_utf8()]).astype(np.int64))
 
     @cached_property

@@ -65,7 +65,7 @@ class SourceFile:
 
     Attributes:
         name: the file as it was given.
-        path: its absolute path.
+        path: where it is.
         bytes: its size; what is appended meanwhile is left for the next time.
         checksum: sha-256 of these bytes, hexadecimal.
         form: ``jsonl``, ``csv`` or ``parquet``.
@@ -231,9 +231,8 @@ class Reader:
         )
         self._duckdb.register("texts", parts)
         typed = self._duckdb.sql(contract.TYPED).to_arrow_table()
-        return (
-            typed.filter(pc.is_valid(typed["event_ts"])) if typed["event_ts"].null_count else typed
-        )
+        in_doubt = typed["event_ts"].null_count
+        return typed.filter(pc.is_valid(typed["event_ts"])) if in_doubt else typed
 
 
 @dataclass
@@ -293,7 +292,7 @@ class _Header(NamedTuple):
         Raises:
             UserError: a mandatory field is not in it, or a field is twice.
         """
-        text = line.decode(errors="replace").rstrip("\r\n")
+        text = line.decode(errors="replace").rstrip("\r\n").translate({0: " ", 13: " "})
         found = (
             cls(
                 [name.strip().lower() for name in next(csv.reader([text], delimiter=mark), [])],
@@ -506,7 +505,7 @@ def _json_of(values: list[tuple[str, pa.ChunkedArray]], rows: int) -> pa.Array |
 def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     columns_ = zip(*rows, strict=True) if rows else [()] * len(schema)
     arrays = [pa.array(column, kind) for column, kind in zip(columns_, schema.types, strict=True)]
-    return pa.table(arrays, schema)
+    return pa.table(arrays, schema=schema)
 
 
 def _readable(line: bytes) -> str:
