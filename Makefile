@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# as pip does: a company's certificates count
+export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean
 
@@ -16,15 +18,14 @@ $(READY): requirements.lock pyproject.toml
 	  echo "Python 3.10 to 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Installing into .venv"
-	@if command -v uv >/dev/null 2>&1; then \
+	@{ command -v uv >/dev/null 2>&1 && \
 	  uv venv --quiet --clear --python $(PYTHON) .venv && \
 	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
-	else \
-	  $(PYTHON) -m venv --clear .venv || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; } ; \
+	} || { $(PYTHON) -m venv --clear .venv || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; } ; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
-	fi
+	}
 	@touch $@
 
 run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs page
@@ -49,5 +50,5 @@ docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs serve --host 127.0.0.1
 
 clean:  ## remove the embedded warehouse and everything that was made here
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -c 'from ingestion.server import Server; Server().delete()'; fi
+	@if [ -e $(READY) ]; then $(BIN)/python -c 'from ingestion.server import Server; Server().delete()'; fi
 	rm -rf .venv .marquee dbt_packages target logs profiles.yml .user.yml package-lock.yml *.egg-info
