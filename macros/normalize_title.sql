@@ -31,14 +31,69 @@
     ) }}
 {%- endmacro %}
 
+{#
+    CTEs that add loose_title_key to a CTE with a column folded_title: numbers
+    as digits however they are written ("Part II", "Two", "2"), and without
+    articles. The last CTE is called <cte>_keyed. A few words at a time, so that
+    no expression is nested deeper than parsers take.
+#}
+{% macro loose_title_ctes(cte) -%}
+    {%- set words = {
+        "and": "", "the": "", "a": "", "an": "", "part": "", "vol": "",
+        "volume": "", "chapter": "", "one": "1", "two": "2", "three": "3",
+        "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+        "nine": "9", "ten": "10", "ii": "2", "iii": "3", "iv": "4", "v": "5",
+        "vi": "6", "vii": "7", "viii": "8", "ix": "9",
+    } -%}
+    {%- set batches = words.items() | batch(5) | list -%}
+{{ cte }}_words_0 as (
+    -- every word between two spaces of its own
+    select
+        *,
+        replace(
+            ' ' || translate(
+                replace(folded_title, '&', ' and '),
+                '{{ punctuation() }}''',
+                '{{ " " * (punctuation() | length) }}'
+            ) || ' ',
+            ' ',
+            '  '
+        ) as words_0
+    from {{ cte }}
+),
+    {% for batch in batches %}
+{{ cte }}_words_{{ loop.index }} as (
+    select
+        *,
+        {% for _ in batch %}replace({% endfor %}words_{{ loop.index0 }}
+        {%- for word, number in batch %}, ' {{ word }} ', ' {{ number }} ')
+        {%- endfor %} as words_{{ loop.index }}
+    from {{ cte }}_words_{{ loop.index0 }}
+),
+    {% endfor %}
+{{ cte }}_keyed as (
+    select
+        *,
+        nullif(translate(words_{{ batches | length }}, ' ', ''), '')
+            as loose_title_key
+    from {{ cte }}_words_{{ batches | length }}
+)
+{%- endmacro %}
+
 {# Folded text without spaces and punctuation; null where nothing is left. #}
 {% macro title_key(folded) -%}
     {#- translate() deletes what has no counterpart, and needs no escapes -#}
-    {%- set punctuation = "\t!\"#$%()*+,-./:;<=>?@[]^_`{|}~"
+    nullif(translate(
+        replace({{ folded }}, '&', 'and'), ' ''{{ punctuation() }}', ''
+    ), '')
+{%- endmacro %}
+
+{# Characters that titles are compared without; space and apostrophe besides. #}
+{% macro punctuation() -%}
+    {{ return(
+        "\t!\"#$%()*+,-./:;<=>?@[]^_`{|}~"
         ~ "\u00a0\u00a1\u00ab\u00b7\u00bb\u00bf\u2009\u200b\u2010\u2011\u2012"
         ~ "\u2013\u2014\u201c\u201d\u2022\u2026\u202f\u3000\uff01\uff0c\uff1a"
-        ~ "\uff1f" -%}
-    nullif(translate(
-        replace({{ folded }}, '&', 'and'), ' ''{{ punctuation }}', ''
-    ), '')
+        ~ "\uff1f"
+    ) }}
 {%- endmacro %}

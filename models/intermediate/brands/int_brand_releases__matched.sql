@@ -1,29 +1,99 @@
+{#- chosen on the labelled releases of half of the brands: make bench-match -#}
+{%- set least_score = -1.0 -%}
+{%- set least_lead = 0.05 -%}
+
 with releases as (
     select * from {{ ref('int_brand_releases__unioned') }}
 ),
 
-candidates as (
-    select * from {{ ref('int_brand_releases__candidates') }}
+scored as (
+    select * from {{ ref('int_brand_releases__scored') }}
 ),
 
--- among films of one title the one that earned most, then the best known
-ranked as (
+corrections as (
+    select * from {{ ref('brand_match_corrections') }}
+),
+
+movies as (
+    select * from {{ ref('stg_tmdb__movies') }}
+),
+
+candidate_counts as (
+    select
+        brand_release_key,
+        count(*) as candidate_count
+    from scored
+    group by brand_release_key
+),
+
+-- first round: a film that two releases of a brand want goes to the one that
+-- it fits better; a re-release takes nothing away
+first_ranked as (
     select
         *,
         row_number() over (
             partition by brand_release_key
-            order by
-                is_gross_contradicted asc,
-                rule_rank asc,
-                revenue_usd desc nulls last,
-                vote_count desc nulls last,
-                movie_id asc
-        ) as preference,
-        count(*) over (partition by brand_release_key) as candidate_count
-    from candidates
+            order by score desc, movie_id asc
+        ) as release_choice,
+        row_number() over (
+            partition by
+                brand_name,
+                movie_id,
+                release_source,
+                case when rerelease_year is null then 0 else 1 end
+            order by score desc, list_position asc
+        ) as film_choice
+    from scored
 ),
 
-final as (
+taken as (
+    select
+        brand_release_key,
+        brand_name,
+        release_source,
+        movie_id
+    from first_ranked
+    where
+        release_choice = 1
+        and film_choice = 1
+        and rerelease_year is null
+),
+
+-- second round: what is left to the releases that went without
+open_candidates as (
+    select scored.*
+    from scored
+    left join taken
+        on
+            scored.brand_name = taken.brand_name
+            and scored.release_source = taken.release_source
+            and scored.movie_id = taken.movie_id
+            and scored.rerelease_year is null
+    where
+        taken.movie_id is null
+        or taken.brand_release_key = scored.brand_release_key
+),
+
+second_ranked as (
+    select
+        *,
+        row_number() over (
+            partition by brand_release_key
+            order by score desc, movie_id asc
+        ) as release_choice,
+        score - lead(score) over (
+            partition by brand_release_key
+            order by score desc, movie_id asc
+        ) as score_lead
+    from open_candidates
+),
+
+best as (
+    select * from second_ranked
+    where release_choice = 1
+),
+
+decided as (
     select
         releases.brand_release_key,
         releases.brand_name,
@@ -32,15 +102,72 @@ final as (
         releases.release_source,
         releases.is_top_release,
         releases.gross_usd,
-        ranked.movie_id,
-        ranked.match_rule,
-        ranked.movie_id is not null as is_matched,
-        coalesce(ranked.candidate_count, 0) as candidate_count
+        best.match_rule,
+        best.score,
+        best.score_lead,
+        -- a film set by hand counts once it is in the catalogue
+        case
+            when corrections.brand_name is not null then movies.movie_id
+            else best.movie_id
+        end as best_movie_id,
+        coalesce(candidate_counts.candidate_count, 0) as candidate_count,
+        case
+            when corrections.brand_name is not null
+                then
+                    case
+                        when movies.movie_id is null then 'no_film_by_hand'
+                        else 'set_by_hand'
+                    end
+            when candidate_counts.candidate_count is null
+                then 'no_film_of_this_title'
+            when best.movie_id is null then 'taken_by_another_release'
+            when best.score < {{ least_score }} then 'evidence_against'
+            when best.score_lead < {{ least_lead }} then 'rivals_too_close'
+            when best.score_lead is null then 'only_candidate'
+            else 'best_score'
+        end as match_reason
     from releases
-    left join ranked
+    left join candidate_counts
+        on releases.brand_release_key = candidate_counts.brand_release_key
+    left join best on releases.brand_release_key = best.brand_release_key
+    left join corrections
         on
-            releases.brand_release_key = ranked.brand_release_key
-            and ranked.preference = 1
+            releases.brand_name = corrections.brand_name
+            and releases.list_position = corrections.list_position
+            and releases.release_title = corrections.release_title
+    left join movies on corrections.movie_id = movies.movie_id
+),
+
+statuses as (
+    select
+        *,
+        case
+            when match_reason in ('only_candidate', 'best_score', 'set_by_hand')
+                then 'matched'
+            when match_reason = 'rivals_too_close' then 'ambiguous'
+            else 'unmatched'
+        end as match_status
+    from decided
+),
+
+final as (
+    select
+        brand_release_key,
+        brand_name,
+        list_position,
+        release_title,
+        release_source,
+        is_top_release,
+        gross_usd,
+        match_status,
+        match_reason,
+        match_rule,
+        score,
+        score_lead,
+        candidate_count,
+        case when match_status = 'matched' then best_movie_id end as movie_id,
+        match_status = 'matched' as is_matched
+    from statuses
 )
 
 select * from final

@@ -1,15 +1,20 @@
 {#-
     The readings of a release title, from the plain one to looser ones. Each
-    rule takes the folded title and leaves out what one source prints and the
-    other does not. Rules are tried in this order; a looser one counts only
-    where the stricter ones find no film.
+    rule leaves out what one source prints and the other does not, and costs
+    as much as a film so found is less likely to be the right one.
 -#}
 {%- set folded = strip_release_note(fold_text("release_title")) -%}
 {%- set rules = [
-    ("as_printed", folded),
-    ("without_episode", regexp_remove(folded, "episode [ivx0-9]+ *[-:]")),
-    ("without_number", regexp_remove(folded, " ([0-9]+|[ivx]+) *:")),
-    ("without_possessive", regexp_remove(folded, "^[a-z0-9 .-]+(''s|s'') ")),
+    ("as_printed", folded, 0),
+    ("without_episode", regexp_remove(folded, "episode [ivx0-9]+ *[-:]"), 0.3),
+    ("without_number", regexp_remove(folded, " ([0-9]+|[ivx]+) *:"), 0.5),
+    (
+        "without_possessive",
+        regexp_remove(folded, "^[a-z0-9 .-]+(''s|s'') "),
+        0.7
+    ),
+    ("after_colon", regexp_remove(folded, "^[^:]*:"), 1.5),
+    ("before_colon", regexp_remove(folded, ":.*$"), 1.5),
 ] -%}
 
 with releases as (
@@ -21,36 +26,58 @@ aliases as (
 ),
 
 readings as (
-    {% for rule, expression in rules -%}
+    {% for rule, expression, cost in rules -%}
     select
         brand_release_key,
         '{{ rule }}' as match_rule,
-        {{ loop.index * 10 }} as rule_rank,
-        {{ title_key(expression) }} as title_key
+        {{ cost }} as rule_cost,
+        {{ expression }} as folded_title
     from releases
+
     union all
+
     {% endfor -%}
     select
         releases.brand_release_key,
         'alias' as match_rule,
-        15 as rule_rank,
-        {{ title_key(
-            "replace(" ~ folded ~ ", aliases.phrase, aliases.replacement)"
-        ) }} as title_key
+        0.3 as rule_cost,
+        replace(
+            {{ folded }}, aliases.phrase, aliases.replacement
+        ) as folded_title
     from releases
     inner join aliases
         on {{ folded }} like '%' || aliases.phrase || '%'
 ),
 
--- the strictest rule of each distinct reading
+{{ loose_title_ctes('readings') }},
+
+keyed as (
+    select
+        brand_release_key,
+        match_rule,
+        rule_cost,
+        {{ title_key('folded_title') }} as title_key
+    from readings_keyed
+
+    union all
+
+    select
+        brand_release_key,
+        match_rule || '_loosely' as match_rule,
+        rule_cost + 0.2 as rule_cost,
+        loose_title_key as title_key
+    from readings_keyed
+),
+
+-- the cheapest rule of each distinct reading
 ranked as (
     select
         *,
         row_number() over (
             partition by brand_release_key, title_key
-            order by rule_rank
-        ) as strictness
-    from readings
+            order by rule_cost, match_rule
+        ) as cheapness
+    from keyed
     where title_key is not null
 ),
 
@@ -59,9 +86,9 @@ final as (
         brand_release_key,
         title_key,
         match_rule,
-        rule_rank
+        rule_cost
     from ranked
-    where strictness = 1
+    where cheapness = 1
 )
 
 select * from final

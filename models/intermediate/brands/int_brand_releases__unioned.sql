@@ -62,6 +62,12 @@ final as (
         unioned.release_title,
         unioned.release_title_key,
         unioned.release_source,
+        cast(
+            {{ regexp_first(regexp_first(
+                'lower(unioned.release_title)',
+                '(?:19|20)[0-9][0-9] *(?:3-?d )?(?:re-?)?release'
+            ), '[0-9][0-9][0-9][0-9]') }} as integer
+        ) as rerelease_year,
         coalesce(
             brands.top_release_title_key = unioned.release_title_key, false
         ) as is_top_release,
