@@ -6,10 +6,10 @@ READY := .venv/.ready
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean
+.PHONY: help setup run test lint format docs clean bench-tmdb
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -44,6 +44,9 @@ format: $(READY)  ## let ruff and sqlfluff mend what they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/marquee scratch sqlfluff fix models tests snapshots
+
+bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
+	@$(BIN)/python benchmarks/tmdb.py
 
 docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet

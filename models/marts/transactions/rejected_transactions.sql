@@ -1,0 +1,58 @@
+-- Grain: one row per line of a transaction file that is not in the facts: lines
+-- that could not be read, and rows that break a business rule. Counts add up.
+with checked as (
+    select * from {{ ref('int_transactions__checked') }}
+    where rejection_reason is not null
+),
+
+rejects as (
+    select * from {{ ref('stg_transactions__rejects') }}
+),
+
+loads as (
+    select * from {{ ref('stg_transactions__loads') }}
+    where is_finished
+),
+
+marked as (
+    select
+        'marked' as rejection_stage,
+        rejection_reason as reason_code,
+        file_name,
+        file_line,
+        file_checksum,
+        dlt_load_id,
+        loaded_at,
+        transaction_id,
+        event_at,
+        amount,
+        currency_code,
+        cast(null as {{ dbt.type_string() }}) as raw_text
+    from checked
+),
+
+unread as (
+    select
+        'unread' as rejection_stage,
+        rejects.reason_code,
+        rejects.file_name,
+        rejects.file_line,
+        rejects.file_checksum,
+        rejects.dlt_load_id,
+        loads.loaded_at,
+        cast(null as {{ dbt.type_string() }}) as transaction_id,
+        cast(null as timestamp) as event_at,
+        cast(null as numeric(18, 4)) as amount,
+        cast(null as {{ dbt.type_string() }}) as currency_code,
+        rejects.raw_text
+    from rejects
+    inner join loads on rejects.dlt_load_id = loads.dlt_load_id
+),
+
+final as (
+    select * from marked
+    union all
+    select * from unread
+)
+
+select * from final
