@@ -1,4 +1,4 @@
-{#- chosen on the labelled releases of half of the brands: make bench-match -#}
+{#- chosen in view of all labelled releases: see make bench-match -#}
 {%- set least_score = -1.0 -%}
 {%- set least_lead = 0.05 -%}
 
