@@ -6,7 +6,7 @@ READY := .venv/.ready
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-tmdb
+.PHONY: help setup run test lint format docs clean bench-tmdb bench-match torture
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs
 test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 	@$(BIN)/pytest
 
+torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
+	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
+	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py::test_random_kills
+
 lint: $(READY)  ## ruff, and sqlfluff with the dbt templater
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -47,6 +51,10 @@ format: $(READY)  ## let ruff and sqlfluff mend what they can
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py
+
+bench-match: $(READY)  ## how well and how fast releases find their films: CATALOGUE= LABELS= SPEED=
+	@$(BIN)/marquee scratch python benchmarks/match.py $(if $(CATALOGUE),--catalogue $(CATALOGUE)) \
+	  $(if $(LABELS),--labels $(LABELS)) $(if $(SPEED),--speed $(SPEED))
 
 docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet

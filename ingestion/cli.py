@@ -16,6 +16,7 @@ from ingestion.warehouse import PROJECT_DIR, Target
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
     "doctor": ("ingestion.doctor", "doctor"),
+    "rejects": ("ingestion.commands_rejects", "rejects"),
 }
 
 
@@ -74,10 +75,16 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 @click.option("--replace", is_flag=True, help="Land a file anew whose content has changed.")
 @target_option
 def ingest_transactions(paths: tuple[str, ...], replace: bool, target_name: str | None) -> None:
-    """Land card transactions from files, folders or globs at PATHS."""
-    from ingestion.sources import transactions
+    """Land card transactions from PATHS.
 
-    _report(transactions.ingest(list(paths), _target(target_name), replace=replace))
+    Files, folders and globs, here or at s3://, gs:// and az:// (a prefix ends with /); - is
+    standard input. JSON Lines, CSV or Parquet, plain or gzip.
+    """
+    from ingestion.sources import transactions
+    from ingestion.sources.transactions.inputs import find_files
+
+    found = find_files(paths)  # before a server is started for nothing
+    _report(transactions.ingest(found, _target(target_name), replace=replace))
 
 
 @ingest.command("tmdb")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from psycopg2 import sql
 
 from ingestion.errors import UserError
 from ingestion.warehouse import STATE_DIR, Target
@@ -41,13 +44,25 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
     warehouses never share state.
     """
     import dlt
+    from dlt.common.configuration.specs import configspec
     from dlt.destinations import postgres
+    from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 
+    @configspec(init=False)
+    class Credentials(PostgresCredentials):
+        def to_native_representation(self) -> str:
+            # libpq takes no blank in a URL, and says what stands around it: the password
+            return super().to_native_representation().replace(" ", "%20")
+
+    # dlt insists on a password, also where the server asks for none
+    url = replace(target, password=target.password or "-").url
+    name = f"application_name={_mark(source)}"
+    credentials = Credentials(f"{url}{'&' if '?' in url else '?'}{name}")
+    credentials.resolve()  # dlt makes its own class of others
     return dlt.pipeline(
         pipeline_name=source,
         dataset_name=f"raw_{source}",
-        # dlt insists on a password, also where the server asks for none
-        destination=postgres(credentials=replace(target, password=target.password or "-").url),
+        destination=postgres(credentials=credentials),
         pipelines_dir=str(pipelines_dir or working_dir(target)),
     )
 
@@ -67,15 +82,14 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
     connection = target.connect()
     try:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "select pg_try_advisory_lock(hashtext(%s)::bigint)", (f"marquee:{source}",)
-            )
+            cursor.execute("select pg_try_advisory_lock(hashtext(%s)::bigint)", (_mark(source),))
             if not cursor.fetchone()[0]:
                 cursor.execute(
                     "select pid, client_addr, backend_start from pg_stat_activity where pid in"
-                    " (select pid from pg_locks where locktype = 'advisory' and objid ="
-                    " (hashtext(%s)::bigint & 4294967295)::oid and granted)",
-                    (f"marquee:{source}",),
+                    " (select pid from pg_locks where locktype = 'advisory' and granted and"
+                    " objid = (hashtext(%s)::bigint & 4294967295)::oid and database ="
+                    " (select oid from pg_database where datname = current_database()))",
+                    (_mark(source),),
                 )
                 other = cursor.fetchone()
                 since = f", since {other[2]:%Y-%m-%d %H:%M:%S %Z}" if other else ""
@@ -87,3 +101,122 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
         yield
     finally:
         connection.close()
+
+
+def load(pipeline: dlt.Pipeline, workers: int = 4) -> None:
+    """Send what is extracted to the warehouse, each job in a transaction.
+
+    Args:
+        pipeline: one of ``make_pipeline``.
+        workers: jobs at a time.
+
+    Raises:
+        UserError: the warehouse does not take it. ``finish_pending`` takes it up again.
+    """
+    import psycopg2
+    from adbc_driver_manager import Error as AdbcError
+    from dlt.pipeline.exceptions import PipelineStepFailed
+
+    try:
+        pipeline.normalize()
+        pipeline.load(workers=workers)
+    except PipelineStepFailed as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, psycopg2.Error | AdbcError):
+            cause = cause.__cause__ or cause.__context__
+        if not cause:
+            raise
+        reason = (str(cause).strip().splitlines() or ["no answer"])[0]
+        raise UserError(
+            f"The warehouse did not take the load of {pipeline.pipeline_name}: {reason}\n"
+            "Mend that and run the same command again: it goes on where this one stopped."
+        ) from error
+
+
+def finish_pending(pipeline: dlt.Pipeline, target: Target, workers: int = 4) -> list[str]:
+    """Land what an earlier run had read when it was killed; for sources that append.
+
+    dlt would go on job by job, but cannot tell whether a job that it had begun was committed. So a
+    load starts again from its first job, after all its rows have been deleted; one that the
+    warehouse lists as complete is only tidied away. What a run was still reading goes.
+
+    To be called while ``one_at_a_time`` holds the source.
+
+    Returns:
+        Ids of the loads, the oldest first; some of them may have been complete.
+
+    Raises:
+        UserError: the warehouse does not take it.
+    """
+    working = Path(pipeline.working_dir)
+    extracted, normalized = working / "normalize" / "extracted", working / "load" / "normalized"
+    for folder in (*working.glob("normalize/*"), *working.glob("load/loaded/*")):
+        if folder.is_dir() and folder != extracted:
+            shutil.rmtree(folder)  # half an extraction, or a load that is done
+    for load_id in pipeline.list_normalized_load_packages():
+        # killed between dlt's handing on of a package and the end of its deletion here
+        shutil.rmtree(extracted / load_id, ignore_errors=True)
+    if pipeline.list_extracted_load_packages():
+        pipeline.normalize()
+    load_ids = list(pipeline.list_normalized_load_packages())
+    if not load_ids:
+        return []
+    with closing(target.connect()) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            _end_connections(cursor, pipeline.pipeline_name)
+            tables = _tables_of_loads(cursor, pipeline.dataset_name)
+            complete = _complete_loads(cursor, tables.pop("_dlt_loads", None))
+            for load_id in load_ids:
+                package = normalized / load_id
+                if load_id in complete:
+                    shutil.rmtree(package)
+                    continue
+                for table in tables.values():
+                    delete = sql.SQL("delete from {} where _dlt_load_id = %s").format(table)
+                    cursor.execute(delete, (load_id,))
+                _start_again(package)
+    load(pipeline, workers)
+    return load_ids
+
+
+def _end_connections(cursor: Any, source: str) -> None:
+    """End what a killed run has open: its last COMMIT may still be under way in the server."""
+    cursor.execute(
+        "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = %s"
+        " and datname = current_database() and usename = current_user",
+        (_mark(source),),
+    )
+
+
+def _tables_of_loads(cursor: Any, dataset: str) -> dict[str, sql.Identifier]:
+    """Tables whose rows belong to a load, and the list of loads."""
+    cursor.execute(
+        "select table_name from information_schema.columns natural join information_schema.tables"
+        " where table_schema = %s and column_name in ('_dlt_load_id', 'load_id')"
+        " and table_type = 'BASE TABLE'",
+        (dataset,),
+    )
+    return {name: sql.Identifier(dataset, name) for (name,) in cursor}
+
+
+def _complete_loads(cursor: Any, loads: sql.Identifier | None) -> set[str]:
+    if loads is None:
+        return set()
+    cursor.execute(sql.SQL("select load_id from {} where status = 0").format(loads))
+    return {load_id for (load_id,) in cursor}
+
+
+def _start_again(package: Path) -> None:
+    """Put a load package back to where no job of it has begun and no table is known to be there."""
+    for job in (*package.glob("started_jobs/*"), *package.glob("completed_jobs/*")):
+        job.rename(package / "new_jobs" / job.name)
+    for note in package.glob(".pending_transitions/*"):
+        note.unlink()
+    # dlt makes missing tables only where this file is; in it, what it expects to change
+    (package / "schema_updates.json").write_text("{}")
+
+
+def _mark(source: str) -> str:
+    """What the locks and connections of a source's loads are called in the warehouse."""
+    return f"marquee:{source}"

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import dlt
 import psycopg2
-from dlt.pipeline.exceptions import PipelineStepFailed
 from psycopg2 import sql
 
-from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.pipeline import LoadReport, finish_pending, load, make_pipeline, one_at_a_time
 from ingestion.sources.brands.reader import Reading, read
 from ingestion.sources.brands.settings import BRAND_RELEASES, BRANDS, TABLES, FileKind
 from ingestion.warehouse import Target
@@ -96,7 +94,7 @@ def _ingest(
     report = LoadReport("brands", rows={kind.name: 0}, notes=reading.notes)
     with one_at_a_time("brands", target):
         pipeline = pipeline or make_pipeline("brands", target)
-        if _finish_pending(pipeline, target):
+        if finish_pending(pipeline, target):
             report.notes.append("A load that an earlier run left unfinished was finished first.")
         latest = _latest_version(kind, target, pipeline.dataset_name)
         if latest and latest[0] == reading.checksum:
@@ -105,7 +103,9 @@ def _ingest(
             # Strictly later than the version before, whatever the clock says.
             now = datetime.now(timezone.utc)
             landed_at = max(now, latest[1] + timedelta(microseconds=1)) if latest else now
-            _run(pipeline, brands(reading, landed_at))
+            pipeline.sync_destination()
+            pipeline.extract(brands(reading, landed_at))
+            load(pipeline)
             report.rows[kind.name] = len(reading.rows)
             report.rejected = len(reading.rejects)
             if reading.rejects:
@@ -137,57 +137,3 @@ def _latest_version(kind: FileKind, target: Target, dataset: str) -> tuple[str, 
         return None
     finally:
         connection.close()
-
-
-def _finish_pending(pipeline: dlt.Pipeline, target: Target) -> bool:
-    """Land what a killed run had read; True if there was such a load.
-
-    A run killed after a table's rows were committed and before dlt noted that, leaves a job whose
-    second try breaks on the unique ``_dlt_id``. Its rows are whole, for a job is one transaction:
-    they are taken out, and the job lands them again.
-    """
-    if not pipeline.has_pending_data:
-        return False
-    try:
-        pipeline.run()
-    except PipelineStepFailed:
-        _take_out_unfinished(pipeline, target)
-        _run(pipeline)
-    return True
-
-
-def _take_out_unfinished(pipeline: dlt.Pipeline, target: Target) -> None:
-    connection = target.connect()
-    try:
-        with connection, connection.cursor() as cursor:
-            for load_id in pipeline.list_normalized_load_packages():
-                # one job a table: a brand file is far below the size at which dlt begins another
-                for job in pipeline.get_load_package_info(load_id).jobs["new_jobs"]:
-                    table = sql.Identifier(pipeline.dataset_name, job.job_file_info.table_name)
-                    cursor.execute(
-                        sql.SQL("delete from {} where _dlt_load_id = %s").format(table), (load_id,)
-                    )
-    except psycopg2.Error as error:
-        raise UserError(_failure(error)) from error
-    finally:
-        connection.close()
-
-
-def _run(pipeline: dlt.Pipeline, data: Any = None) -> None:
-    try:
-        pipeline.run(data)
-    except PipelineStepFailed as error:
-        cause: BaseException | None = error
-        while cause and not isinstance(cause, psycopg2.Error):
-            cause = cause.__cause__ or cause.__context__
-        if cause:
-            raise UserError(_failure(cause)) from error
-        raise
-
-
-def _failure(error: psycopg2.Error) -> str:
-    reason = str(error).strip().splitlines() or ["no answer"]
-    return (
-        f"The warehouse did not take the load of brands: {reason[0]}\n"
-        "Mend that and run the same command again: it goes on where this one stopped."
-    )

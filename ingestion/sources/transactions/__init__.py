@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import dlt
     from dlt.extract import DltSource
 
+    from ingestion.sources.transactions.inputs import Input
     from ingestion.sources.transactions.landing import Landing
     from ingestion.sources.transactions.ledger import Plan
     from ingestion.warehouse import Target
@@ -71,13 +72,16 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "is_replacement": {"data_type": "bool"} | _MUST,
         "seconds": {"data_type": "double"} | _MUST,
         "landed_at": {"data_type": "timestamp"} | _MUST,
+        "etag": _TEXT,  # of an object in a store: which version of it landed
+        "header": _TEXT,  # of CSV: its rejects cannot be read without it
+        "replay_of": _TEXT,  # the load whose rejects these lines were, see `marquee rejects replay`
         **_OF_A_LOAD,
     },
 }
 
 
 def ingest(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Input],
     target: Target,
     *,
     replace: bool = False,
@@ -86,7 +90,7 @@ def ingest(
     """Land files of transactions.
 
     Args:
-        paths: files, folders (the files of a known kind in them) and glob patterns.
+        paths: files, folders, globs, URLs, ``-``, as ``inputs.find_files`` takes them.
         target: the warehouse.
         replace: land files whose content changed since they were landed; the ledger marks the new
             version as the replacement of all that landed from that place before.
@@ -101,18 +105,20 @@ def ingest(
             (``sources.transactions.max_reject_share``); changed content. Files that are not
             concerned have landed then, and the message says so.
     """
-    from ingestion.sources.transactions import ledger
+    from ingestion.sources.transactions import inputs, ledger
 
     began = time.monotonic()
-    found = ledger.find_files(paths)
+    found = inputs.find_files(paths)
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
         _finish_earlier(pipeline, target, report)
         landed = ledger.landed(target, pipeline.dataset_name)
-        plan = ledger.plan(found, landed, replace=replace)
-        if plan.files:
-            _land(plan, pipeline, report)
+        with inputs.Inbox(_inbox(pipeline)) as inbox:
+            plan = ledger.plan(inbox.receive(found), landed, inbox, replace=replace)
+            report.notes += inbox.notes
+            if plan.files:
+                _land(plan, pipeline, report)
     report.notes += plan.notes
     report.seconds = time.monotonic() - began
     _complain(plan, report)
@@ -275,6 +281,11 @@ def _tidy(pipeline: dlt.Pipeline) -> None:
 def _folder(pipeline: dlt.Pipeline) -> Path:
     """Where load jobs are written; beside dlt's own folders, so that dlt takes them by a link."""
     return Path(pipeline.working_dir) / "files"
+
+
+def _inbox(pipeline: dlt.Pipeline) -> Path:
+    """Where files from elsewhere are copied; not in dlt's folder, which dlt may empty."""
+    return Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}_inbox"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
-from ingestion.sources.transactions.ledger import Plan, printable
+from ingestion.sources.transactions.ledger import Plan
 from ingestion.sources.transactions.lines import ahead
 from ingestion.sources.transactions.reader import REJECTS, ROWS, Reader, SourceFile
 
-_NULLABLE = (*settings.TEXT_FIELDS, "extra_fields")
+_NULLABLE = (*settings.TEXT_FIELDS, "extra_fields", "etag", "header", "replay_of")
 
 
 def _raw(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -49,6 +49,9 @@ SCHEMAS = {
             ("is_replacement", pa.bool_()),
             ("seconds", pa.float64()),
             ("landed_at", pa.timestamp("us", "UTC")),
+            ("etag", pa.string()),
+            ("header", pa.string()),
+            ("replay_of", pa.string()),
         ]
     ),
 }
@@ -202,7 +205,7 @@ class Landing:
         self.rejected += bad.rows
         self.files += 1
         ledger = {
-            "path": printable(file.path.resolve()),
+            "path": file.place,
             "bytes": file.bytes,
             "first_line": first_line,
             "last_line": last_line,
@@ -212,6 +215,8 @@ class Landing:
             "is_replacement": file.name in self.plan.replacements,
             "seconds": round(time.monotonic() - began, 3),
             "landed_at": datetime.now(timezone.utc),
+            "etag": file.etag,
+            "header": file.header,
         }
         self._jobs["files"].write(pa.Table.from_pylist([ledger | stamp], SCHEMAS["files"]))
 

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
-import os
-from collections.abc import Sequence
+import errno
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
 from ingestion.progress import task
-from ingestion.sources.transactions import settings
-from ingestion.sources.transactions.reader import SourceFile, form_of, probe
+from ingestion.sources.transactions.inputs import Inbox, LocalFile, RemoteFile
+from ingestion.sources.transactions.reader import SourceFile, form_of, header_of, probe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from ingestion.warehouse import Target
 
 
 @dataclass(frozen=True)
 class Landed:
-    """One row of the ledger: lines of a file that count."""
+    """One row of the ledger: lines of a file that count.
+
+    Attributes:
+        etag: what an object store called this version of it.
+        replay_of: the load whose rejects these lines were, mended since.
+    """
 
     load_id: str
     name: str
@@ -34,6 +40,8 @@ class Landed:
     rejected: int
     landed_at: datetime
     is_replacement: bool
+    etag: str | None
+    replay_of: str | None
 
 
 @dataclass
@@ -55,49 +63,6 @@ class Plan:
     problems: list[str] = field(default_factory=list)
 
 
-def find_files(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """The files that are meant, by the name they go by: as given, or folder and name.
-
-    Args:
-        paths: files, folders (the files of a known kind in them) and glob patterns.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    found: dict[str, Path] = {}
-    for given in map(str, paths):
-        path = Path(given).expanduser()
-        if path.is_dir():
-            inside = {file for kind in settings.PATTERNS for file in path.glob(kind)}
-            names = sorted(str(file) for file in inside if file.is_file())
-            if not names:
-                raise UserError(
-                    f"There is no file of transactions in {given}.\n"
-                    "Their names end with .jsonl, .json, .csv (each also .gz) or .parquet."
-                )
-        elif path.exists():
-            names = [given]
-        else:
-            names = sorted(
-                name
-                for name in glob.glob(str(path), recursive=True)  # noqa: PTH207
-                if Path(name).is_file()
-            )
-            if not names:
-                raise UserError(f"There is no file {given}.\nCheck the path.")
-        seen = {file.resolve() for file in found.values()}
-        for name in names:
-            file = Path(name).expanduser()
-            if file.resolve() not in seen:
-                found[printable(name)] = file
-    return found
-
-
-def printable(path: str | Path) -> str:
-    """A path as text that can be stored: bytes that are not UTF-8 are written as ``\\x``."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
 def landed(target: Target, dataset: str) -> list[Landed]:
     """What counts of the ledger, oldest first: completed loads, without what was replaced."""
     if not _exists(target, dataset, "files"):
@@ -105,7 +70,10 @@ def landed(target: Target, dataset: str) -> list[Landed]:
     found = _run(
         target,
         "select _dlt_load_id, _file_name, path, _file_checksum, bytes, last_line, rows_landed,"
-        " rows_rejected, landed_at, is_replacement from {files} where _dlt_load_id in"
+        " rows_rejected, landed_at, is_replacement,"
+        # columns that the table of an older release has not
+        " to_jsonb(files) ->> 'etag', to_jsonb(files) ->> 'replay_of'"
+        " from {files} as files where _dlt_load_id in"
         " (select load_id from {loads} where status = 0) order by _dlt_load_id",
         files=(dataset, "files"),
         loads=(dataset, "_dlt_loads"),
@@ -149,38 +117,59 @@ def _run(target: Target, query: str, *values: str, **names: tuple[str, str]) -> 
         connection.close()
 
 
-def plan(found: dict[str, Path], ledger: list[Landed], *, replace: bool) -> Plan:
+def plan(
+    found: list[LocalFile | RemoteFile], ledger: list[Landed], inbox: Inbox, *, replace: bool
+) -> Plan:
     """Decide for each file whether it lands, from which line on, or why not."""
     result = Plan()
-    by_content = {row.checksum: row for row in ledger}
-    by_path = {row.path: row for row in ledger}  # the latest
-    with task("Checking what has landed", total=len(found), unit="files") as advance:
-        for name, path in found.items():
+    whole = [row for row in ledger if not row.replay_of]
+    by_content = {row.checksum: row for row in whole}
+    by_path = {row.path: row for row in whole}  # the latest
+    megabytes = sum(given.bytes for given in found) / 1e6
+    with task("Checking what has landed", total=megabytes, unit="MB") as advance:
+        fetch = partial(inbox.fetch, advance=advance)
+        for given in found:
             try:
-                _decide(name, path, by_content, by_path, result, replace=replace)
+                _decide(given, by_content, by_path, result, fetch, replace=replace)
             except OSError as error:
-                result.problems.append(f"{name} cannot be read: {error.strerror}.\nCheck it.")
+                if error.errno == errno.ENOSPC:
+                    raise
+                result.problems.append(f"{given.name} cannot be read: {error.strerror}.\nCheck it.")
             except UserError as error:
                 result.problems.append(error.message)
-            advance()
+            if isinstance(given, LocalFile):
+                advance(given.bytes / 1e6)
+            elif given.place not in (file.place for file in result.files[-1:]):
+                inbox.drop(given)
     return result
 
 
 def _decide(
-    name: str,
-    path: Path,
+    given: LocalFile | RemoteFile,
     by_content: dict[str, Landed],
     by_path: dict[str, Landed],
     result: Plan,
+    fetch: Callable[[RemoteFile], tuple[Path, str | None]],
     *,
     replace: bool,
 ) -> None:
-    if not path.is_file():
-        raise UserError(f"{name} is no file.\nWrite it to a file first.")
-    place = printable(path.resolve())
+    name, place = given.name, given.place
     earlier = by_path.get(place)
+    if isinstance(given, RemoteFile):
+        if earlier and given.etag and given.etag == earlier.etag:  # no need to fetch it
+            result.notes.append(f"{name} has landed before ({_when(earlier)}); skipped.")
+            return
+        path, etag = fetch(given)
+    elif given.path.is_file():
+        path, etag = given.path, None
+    else:
+        raise UserError(f"{name} is no file.\nPipe it in: marquee ingest transactions - < {name}")
     size, checksum, beginning = probe(path, earlier.bytes if earlier else 0)
-    file = SourceFile(name, path, size, checksum, *form_of(path))
+    form, gzipped = form_of(path, name)
+    header = header_of(path, gzipped=gzipped) if form == "csv" else None
+    file = SourceFile(
+        name, path, size, checksum, form, gzipped, place=place, etag=etag, header=header
+    )
     grown = earlier and beginning == earlier.checksum
     same = by_content.get(checksum) if grown or not earlier else None
     twin = next((other for other in result.files if other.checksum == checksum), None)
@@ -188,8 +177,7 @@ def _decide(
         result.empty.append(name)
     elif same:
         alias = "" if same.path == place else f" as {same.name}"
-        when = f"{same.landed_at:%Y-%m-%d %H:%M %Z}"
-        result.notes.append(f"{name} has landed before{alias} ({when}); skipped.")
+        result.notes.append(f"{name} has landed before{alias} ({_when(same)}); skipped.")
     elif twin:
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
     elif earlier is None:
@@ -204,7 +192,11 @@ def _decide(
         result.notes.append(f"{name} replaces what landed from there before.")
     else:
         result.problems.append(
-            f"{name} has changed since it landed ({earlier.landed_at:%Y-%m-%d %H:%M %Z}).\n"
+            f"{name} has changed since it landed ({_when(earlier)}).\n"
             "If this is a corrected version, add --replace: the facts then leave out what landed "
             "from there before. If it holds other transactions, give it another name."
         )
+
+
+def _when(row: Landed) -> str:
+    return f"{row.landed_at:%Y-%m-%d %H:%M %Z}"

@@ -26,6 +26,7 @@ from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.contract import Refused
 from ingestion.sources.transactions.lines import (
+    BOM,
     Block,
     Readable,
     Stream,
@@ -54,6 +55,13 @@ REJECTS = pa.schema(
 )
 FEW = 200  # lines that Python reads sooner than a query is planned
 SHAPES = 8  # kept from block to block
+_HEADER_BYTES = 1 << 20
+_PACKED = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+}
 _ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
 
 csv.field_size_limit(MAX_LINE_BYTES)
@@ -72,6 +80,9 @@ class SourceFile:
         gzipped: whether it is packed.
         landed_bytes: leading bytes that have landed before.
         landed_lines: lines in these bytes.
+        place: where it is as the ledger has it: an absolute path, a URL.
+        etag: what an object store calls this version of it.
+        header: the first line of CSV.
     """
 
     name: str
@@ -82,6 +93,9 @@ class SourceFile:
     gzipped: bool = False
     landed_bytes: int = 0
     landed_lines: int = 0
+    place: str = ""
+    etag: str | None = None
+    header: str | None = None
 
 
 class Batch(NamedTuple):
@@ -117,22 +131,51 @@ def probe(path: Path, prefix: int = 0) -> tuple[int, str, str | None]:
     return size, whole.hexdigest(), at_prefix
 
 
-def form_of(path: Path) -> tuple[str, bool]:
-    """What a file is by its first bytes and its name (``jsonl``, ``csv``, ``parquet``); if gzipped.
+def form_of(path: Path, name: str = "") -> tuple[str, bool]:
+    """What a file is (``jsonl``, ``csv``, ``parquet``), and whether it is gzipped.
+
+    Its first bytes say so, or its name, or its first line.
+
+    Args:
+        path: where it is.
+        name: the file as it was given, if it is a copy.
 
     Raises:
         OSError: it cannot be read.
-        UserError: it is UTF-16.
+        UserError: it is UTF-16, or packed in another way.
     """
+    name = name or path.name
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(6)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path} is UTF-16.\nSave it as UTF-8.")
-    if start == b"PAR1":
+        raise UserError(f"{name} is UTF-16.\nSave it as UTF-8.")
+    for magic, kind in _PACKED.items():
+        if start.startswith(magic):
+            raise UserError(f"{name} is {kind}.\nUnpack it, or pack it with gzip.")
+    if start[:4] == b"PAR1":
         return "parquet", False
-    name = path.name.lower().removesuffix(".gz")
-    is_csv = name.endswith((".csv", ".tsv", ".txt"))
-    return "csv" if is_csv else "jsonl", start[:2] == b"\x1f\x8b"
+    gzipped = start[:2] == b"\x1f\x8b"
+    base = name.lower().removesuffix(".gz")
+    if base.endswith((".csv", ".tsv", ".txt")):
+        return "csv", gzipped
+    if base.endswith((".jsonl", ".ndjson", ".json")):
+        return "jsonl", gzipped
+    first = (header_of(path, gzipped=gzipped) or "").lstrip().lower()
+    return ("csv" if MANDATORY[0] in first and first[0] not in "{[" else "jsonl"), gzipped
+
+
+def header_of(path: Path, *, gzipped: bool) -> str | None:
+    """The first line of a file as text that can be stored; None when it cannot be had.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as raw:
+            data = gzip.GzipFile(fileobj=raw) if gzipped else raw
+            return _readable(data.readline(_HEADER_BYTES).removeprefix(BOM))
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return None
 
 
 class Reader:
@@ -190,7 +233,10 @@ class Reader:
                     line += found.num_rows
                     yield self._batch(chunk, file.bytes * line // source.metadata.num_rows)
         except pa.ArrowException as error:
-            raise UserError(f"{file.name} is not a whole Parquet file: {error}") from error
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(
+                f"{file.name} is not a whole Parquet file: {reason}.\nCopy it again."
+            ) from error
         if probe(file.path)[1] != file.checksum:
             raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
 
@@ -279,14 +325,14 @@ class _JsonChunk:
         return self.block.line(at)
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """The columns of a CSV file, by their names in lower case, and what parts them."""
 
     names: list[str]
     delimiter: str
 
     @classmethod
-    def of(cls, line: bytes, file: str) -> _Header:
+    def of(cls, line: bytes, file: str) -> Header:
         """The header in a file's first line; the delimiter is what gives most fields.
 
         Raises:
@@ -305,10 +351,30 @@ class _Header(NamedTuple):
         return best
 
 
+def row_of_csv(line: bytes, header: Header) -> tuple:
+    """The typed row of a record of CSV, as ``contract.row_of_json`` gives it.
+
+    Raises:
+        Refused: the record cannot land.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise Refused("not_utf8", f"byte {error.start + 1}") from None
+    if "\0" in text:
+        raise Refused("bad_text", "a NUL")
+    values = _csv_values(text, header.delimiter)
+    if len(values) != len(header.names):
+        raise Refused("column_count", f"{len(values)} instead of {len(header.names)}")
+    pairs = [(name, value) for name, value in zip(header.names, values, strict=True) if value]
+    extra = [pair for pair in pairs if pair[0] not in FIELDS]
+    return contract.row_of_fields(dict(pairs), extra)
+
+
 class _CsvChunk:
     """Records of CSV; piece n is the record that starts on line n of the block."""
 
-    def __init__(self, block: Block, header: _Header) -> None:
+    def __init__(self, block: Block, header: Header) -> None:
         self.block, self.header, self.first, self.last = block, header, block.first, block.last
         self._records = self._across_lines() if block.quotes_span_lines else None
 
@@ -344,20 +410,7 @@ class _CsvChunk:
             line = self.block.line(at).strip(b"\r\n")
         if not line.strip():
             return None
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise Refused("not_utf8", f"byte {error.start + 1}") from None
-        if "\0" in text:
-            raise Refused("bad_text", "a NUL")
-        values = _csv_values(text, self.header.delimiter)
-        if len(values) != len(self.header.names):
-            raise Refused("column_count", f"{len(values)} instead of {len(self.header.names)}")
-        pairs = [
-            (name, value) for name, value in zip(self.header.names, values, strict=True) if value
-        ]
-        extra = [pair for pair in pairs if pair[0] not in FIELDS]
-        return contract.row_of_fields(dict(pairs), extra)
+        return row_of_csv(line, self.header)
 
     def raw(self, at: int) -> bytes:
         return self.block.line(at) if self._records is None else self._records[at]
@@ -432,7 +485,7 @@ def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
     header = None
     for block in blocks(data, file.name, file.landed_bytes, file.landed_lines, records=True):
         if header is None:
-            header = _Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
+            header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
         yield _CsvChunk(block, header)
 
 
@@ -442,10 +495,14 @@ def _first_line(file: SourceFile) -> bytes:
 
 
 def _csv_values(text: str, delimiter: str) -> list[str]:
+    records = csv.reader([text, ""], delimiter=delimiter)
     try:
-        return next(csv.reader([text], delimiter=delimiter))
+        values = next(records)
     except csv.Error as error:
         raise Refused("not_csv", str(error)) from None
+    if records.line_num > 1:
+        raise Refused("not_csv", "a quote is never closed")
+    return values
 
 
 def _check_names(names: list[str], file: str) -> None:

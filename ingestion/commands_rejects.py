@@ -1,0 +1,122 @@
+"""``marquee rejects``: lines that could not land; see them, mend them, land them after all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ingestion import server, warehouse
+from ingestion.errors import UserError
+from ingestion.rejects import SOURCES, counts, open_rejects
+from ingestion.server import Server
+from ingestion.warehouse import Target
+
+SHORT = 160  # characters of a text that `show` prints
+target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
+reason_option = click.option("--reason", metavar="CODE", help="Only with this reason code.")
+
+
+@click.group(invoke_without_command=True)
+@target_option
+@click.pass_context
+def rejects(context: click.Context, target_name: str | None) -> None:
+    """Lines that could not land: list, show, mend.
+
+    Without a command: how many of which reason are open. One is open until it has been mended
+    (export, edit, replay), or its file has landed in another version.
+    """
+    if context.invoked_subcommand:
+        return
+    found = counts(_target(target_name))
+    if not found:
+        click.echo("There are no open rejects.")
+        return
+    head = ("source", "reason", "rejects", "latest file", "e.g. line")
+    rows = [(*row[:2], f"{row[2]:,}", row[3], f"{row[4]:,}") for row in found]
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if at in (2, 4) else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells))
+
+
+@rejects.command()
+@click.option("--source", type=click.Choice(SOURCES), help="Only of this source.")
+@reason_option
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@target_option
+def show(source: str | None, reason: str | None, limit: int, target_name: str | None) -> None:
+    """Print rejects: file and line, the reason, the text."""
+    target = _target(target_name)
+    shown = 0
+    for name in [source] if source else SOURCES:
+        for reject in open_rejects(target, name, reason, limit - shown + 1):
+            if shown == limit:
+                click.echo(f"There are more: --limit {limit * 10}")
+                return
+            click.echo(f"{reject.file}:{reject.line}  {reject.reason_code}: {reject.reason}")
+            click.echo(f"    {_printable(reject.raw_text)}")
+            shown += 1
+    if not shown:
+        click.echo(_none(reason))
+
+
+@rejects.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@reason_option
+@target_option
+def export(file: Path, reason: str | None, target_name: str | None) -> None:
+    """Write rejected transactions into FILE to be mended there, one a line.
+
+    Each text stands as it was, behind its reference and a tab.
+    """
+    from ingestion.sources.transactions import replay
+
+    count = replay.export(open_rejects(_target(target_name), "transactions", reason), file)
+    if not count:
+        raise UserError(f"{_none(reason)}\nNothing is written.")
+    click.echo(f"{count:,} rejects are in {file}.\nMend them, then: marquee rejects replay {file}")
+
+
+@rejects.command("replay")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@target_option
+def replay_command(file: Path | None, target_name: str | None) -> None:
+    """Land rejected transactions that FILE has mended.
+
+    FILE is what `export` wrote, edited. Rows land under the file and line they came from; what is
+    still wrong is listed and stays rejected. Without FILE all open rejects are read again as they
+    stood: for when the rules have changed.
+    """
+    from ingestion.sources.transactions import replay
+
+    texts = replay.mended(file) if file else None
+    report = replay.replay(texts, _target(target_name))
+    for note in report.notes:
+        click.echo(note)
+    click.echo(f"{report.rows['transactions']:,} rows have landed, in {report.seconds:.1f} s.")
+
+
+def _target(name: str | None) -> Target:
+    """The target; its server is started if it is the embedded one, but not made.
+
+    Raises:
+        UserError: there is no warehouse.
+    """
+    if not warehouse.profiles_path().exists() and not Server().initialised:
+        raise UserError("There is no warehouse yet.\nMake one with: marquee run")
+    return server.ready(name)
+
+
+def _none(reason: str | None) -> str:
+    return f"There are no open rejects{f' with the reason {reason}' if reason else ''}."
+
+
+def _printable(text: str) -> str:
+    """The beginning of a text, safe on a terminal."""
+    start = text[:SHORT]
+    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return f"{safe}... ({len(text):,} characters)" if len(text) > SHORT else safe

@@ -1,0 +1,345 @@
+"""Where files of transactions come from: the disk, an object store, standard input.
+
+What is not on this disk is copied below the state folder first. So it is hashed, compared with
+what has landed and read as any local file is, and what came through a pipe outlives a kill.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import glob
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ingestion.errors import UserError
+from ingestion.progress import task
+from ingestion.sources.transactions import settings
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+STDIN = "<stdin>"
+KINDS = "Their names end with .jsonl, .ndjson, .json, .csv, .tsv (each also .gz) or .parquet."
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this disk.
+
+    Attributes:
+        name: the file as it was given, or folder and name.
+        path: where it is.
+        place: the same as text, for the ledger: files at one place are versions of one file.
+    """
+
+    name: str
+    path: Path
+    place: str
+
+    @property
+    def bytes(self) -> int:
+        """Its size, as far as it can be known."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """An object in a store; its URL is both its name and its place.
+
+    Attributes:
+        url: ``s3://``, ``gs://`` or ``az://``, bucket, key.
+        bytes: its size.
+        etag: what the store calls this version of it, if it says.
+        store: the file system of fsspec that has it.
+    """
+
+    url: str
+    bytes: int = 0
+    etag: str | None = None
+    store: AbstractFileSystem | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    @property
+    def place(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class StandardInput:
+    """What is piped in, not read yet."""
+
+    name: str = STDIN
+    place: str = STDIN
+
+
+Input = LocalFile | RemoteFile | StandardInput
+
+
+def find_files(paths: Sequence[str | Path | Input]) -> list[Input]:
+    """The files that are meant, each once.
+
+    Args:
+        paths: files, folders (the files of a known kind in them) and glob patterns; URLs of
+            objects, of prefixes with a ``/`` at the end (all objects of a known kind below) and
+            globs; ``-`` for standard input; what this function has found before.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    found: dict[str, Input] = {}
+    for given in paths:
+        if isinstance(given, Input):
+            files: list[Input] = [given]
+        elif str(given) == "-":
+            files = [StandardInput()]
+        elif "://" in str(given):
+            files = _remote_files(str(given))
+        else:
+            files = _local_files(str(given))
+        for file in files:
+            found.setdefault(file.place, file)
+    return list(found.values())
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be stored: bytes that are not UTF-8 are written as ``\\x``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _local_files(given: str) -> list[Input]:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        inside = {file for kind in settings.PATTERNS for file in path.glob(kind)}
+        names = sorted(str(file) for file in inside if file.is_file())
+        if not names:
+            raise UserError(f"There is no file of transactions in {given}.\n{KINDS}")
+    elif path.exists():
+        names = [given]
+    else:
+        matching = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        names = sorted(name for name in matching if Path(name).is_file())
+        if not names:
+            raise UserError(f"There is no file {given}.\nCheck the path.")
+    files = ((name, Path(name).expanduser()) for name in names)
+    return [LocalFile(printable(name), file, printable(file.resolve())) for name, file in files]
+
+
+# Object stores
+
+_CHANGED = "{} was changed while it was read.\nRun this again."
+STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # beginning of a URL: package that reads it
+
+
+def _remote_files(url: str) -> list[Input]:
+    protocol, _, path = url.partition("://")
+    bucket, _, key = path.partition("/")
+    if ":" in bucket:  # said without the URL: there may be a secret in it
+        raise UserError(
+            f"URLs of {protocol}:// are bucket and key, without credentials.\n"
+            "They come from the cloud's own places, such as AWS_* in the environment."
+        )
+    store = _store(protocol)
+    with _told(url):
+        if not key or key.endswith("/"):
+            objects = store.find(path, detail=True)
+            kinds = [f"*/{kind}" for kind in settings.PATTERNS]
+            names = sorted(n for n in objects if any(fnmatch.fnmatch(n, kind) for kind in kinds))
+            if not names:
+                raise UserError(f"There is no file of transactions below {url}.\n{KINDS}")
+        else:
+            objects = _objects(store, path)
+            names = sorted(name for name, info in objects.items() if info["type"] == "file")
+            if not names and objects:
+                raise UserError(
+                    f"{url} is no object, but there are objects below it.\n"
+                    "To land them, write a / at its end."
+                )
+            if not names:
+                raise FileNotFoundError(url)
+        return [
+            RemoteFile(f"{protocol}://{n}", objects[n]["size"], _etag(objects[n]), store)
+            for n in names
+        ]
+
+
+def _objects(store: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
+    """What is at a path, or matches it as a glob."""
+    try:
+        info = store.info(path)
+    except FileNotFoundError:
+        return store.glob(path, detail=True) if glob.has_magic(path) else {}
+    return {info["name"]: info}
+
+
+def _store(protocol: str) -> AbstractFileSystem:
+    import fsspec
+
+    package = STORES.get(protocol)
+    if not package:
+        raise UserError(
+            f"Transactions are not read from {protocol}:// addresses.\n"
+            "Give files, folders, globs, s3://, gs:// and az:// URLs, or - for standard input."
+        )
+    try:
+        kind = fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise UserError(
+            f"Reading {protocol}:// needs the package {package}.\n"
+            f"Install it: pip install -e '.[{protocol}]'"
+        ) from error
+    with _told(f"{protocol}://"):
+        return kind(use_listings_cache=False, skip_instance_cache=True)
+
+
+def _etag(info: dict[str, Any]) -> str | None:
+    tag = info.get("ETag") or info.get("etag")
+    return tag and str(tag).strip('"')
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Errors of an object store in two lines, whichever library raises them."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"There is no {url}.\nCheck bucket and key.") from error
+    except PermissionError as error:
+        raise UserError(
+            f"{url} may not be read: {_brief(error)}.\n"
+            "Check the credentials that are set, and what they allow."
+        ) from error
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number == errno.ENOSPC:
+            raise
+        if number == errno.EBUSY:  # what fsspec says of a version that is no longer there
+            raise UserError(_CHANGED.format(url)) from error
+        raise UserError(
+            f"{url} cannot be read: {_brief(error)}.\n"
+            "Check the network, the endpoint and the credentials, and run this again."
+        ) from error
+
+
+def _brief(error: Exception) -> str:
+    """The first line of what a library says, without queries of URLs: tokens may be in them."""
+    said = re.sub(r"(\w://[^\s?'\"]*)\?[^\s'\"]*", r"\1", str(error)).strip()
+    return (said.splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+# Copies
+
+
+class Inbox:
+    """Copies of what is not on this disk, below a folder.
+
+    Those of objects go when this is closed. What came through a pipe goes only when all went well:
+    otherwise ``receive`` gives it again in the next run.
+
+    Attributes:
+        notes: what the user may want to know of that.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.notes: list[str] = []
+        self._objects, self._piped = folder / "objects", folder / "piped"
+
+    def __enter__(self) -> Inbox:
+        shutil.rmtree(self._objects, ignore_errors=True)
+        self._objects.mkdir(parents=True)
+        self._piped.mkdir(exist_ok=True)
+        for half in self._piped.glob("*.part"):
+            half.unlink()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        shutil.rmtree(self._objects, ignore_errors=True)
+        if kind is None:
+            shutil.rmtree(self._piped, ignore_errors=True)
+
+    def receive(self, found: list[Input]) -> list[LocalFile | RemoteFile]:
+        """The same files, standard input read to its end, and what an earlier run had read of it.
+
+        Raises:
+            UserError: standard input cannot be read.
+        """
+        earlier = [_piped_file(path) for path in sorted(self._piped.iterdir())]
+        if earlier:
+            self.notes.append(f"{STDIN}: what an earlier, killed run had read is taken up.")
+        return earlier + [
+            self._read_stdin() if isinstance(file, StandardInput) else file for file in found
+        ]
+
+    def fetch(self, file: RemoteFile, advance: Callable) -> tuple[Path, str | None]:
+        """A copy of an object, and the version that it is of; ``advance`` is told the megabytes.
+
+        Raises:
+            UserError: it cannot be read, or not to its end.
+        """
+        copy = self._copy_of(file)
+        path = file.url.partition("://")[2]
+        # without a cache each read is one request, for the version that was there when it opened
+        with (
+            _told(file.url),
+            file.store.open(path, "rb", cache_type="none") as source,
+            copy.open("wb") as out,
+        ):
+            _copy(source, out, advance)
+            if out.tell() != source.size:
+                raise UserError(_CHANGED.format(file.url))
+            etag = _etag(getattr(source, "details", None) or {})
+            if etag and etag != _etag(file.store.info(path)):
+                raise UserError(_CHANGED.format(file.url))
+            return copy, etag
+
+    def drop(self, file: RemoteFile) -> None:
+        """Remove the copy of an object, if there is one."""
+        self._copy_of(file).unlink(missing_ok=True)
+
+    def _copy_of(self, file: RemoteFile) -> Path:
+        return self._objects / hashlib.sha256(file.url.encode()).hexdigest()
+
+    def _read_stdin(self) -> LocalFile:
+        if sys.stdin is None:
+            raise UserError("There is no standard input.\nPipe something in, or give a file.")
+        half = self._piped / f"{os.getpid()}.part"
+        try:
+            with half.open("wb") as out, task("Reading standard input", unit="MB") as advance:
+                checksum = _copy(sys.stdin.buffer, out, advance)
+        except OSError as error:
+            half.unlink(missing_ok=True)
+            if error.errno == errno.ENOSPC:
+                raise
+            raise UserError(f"{STDIN} cannot be read: {error.strerror}.\nCheck it.") from error
+        return _piped_file(half.rename(half.with_name(checksum)))
+
+
+def _piped_file(path: Path) -> LocalFile:
+    """Each input is a file of its own: another one is no other version of it."""
+    return LocalFile(STDIN, path, f"{STDIN} {path.name}")
+
+
+def _copy(source: IO[bytes], out: IO[bytes], advance: Callable) -> str:
+    """Copy to the end; the sha-256 of it all, hexadecimal."""
+    whole = hashlib.sha256()
+    while data := source.read(settings.CHUNK_BYTES):
+        out.write(data)
+        whole.update(data)
+        advance(len(data) / 1e6)
+    return whole.hexdigest()

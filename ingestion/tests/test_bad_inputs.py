@@ -1,0 +1,469 @@
+"""Bad input and what becomes of it: one table of what is given, what is said, what lands."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from psycopg2 import sql
+
+import ingestion.pipeline
+from ingestion.cli import marquee
+from ingestion.tests.built import Built
+from ingestion.tests.conftest import _execute
+from ingestion.warehouse import Target
+
+ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
+GOOD = {
+    "transaction_id": ID,
+    "event_ts": "2024-03-01T12:00:00Z",
+    "user_id": 7,
+    "amount": 12.5,
+    "city": "Lyon",
+}
+HEAD = ",".join(GOOD)
+ROW = ",".join(map(str, GOOD.values()))
+HTML = "<!doctype html>\n<title>Sign in</title>\n"
+
+
+def line(**changes) -> str:
+    """A good line with some fields changed; ``...`` takes a field out."""
+    return json.dumps({k: v for k, v in (GOOD | changes).items() if v is not ...})
+
+
+def raw(**changes: str) -> str:
+    """A good line with some values written literally."""
+    pairs = {k: json.dumps(v) for k, v in GOOD.items()} | changes
+    return "{" + ", ".join(f'"{k}": {v}' for k, v in pairs.items()) + "}"
+
+
+def parquet(*rows: dict) -> bytes:
+    """Good rows with some fields changed, each the same ones."""
+    out = io.BytesIO()
+    rows = [{k: v for k, v in (GOOD | row).items() if v is not ...} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
+def zipped() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("x.jsonl", line())
+    return out.getvalue()
+
+
+def unreadable(path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    path.write_text(line())
+    path.chmod(0)
+
+
+class File(NamedTuple):
+    """A file that is refused as a whole: nothing of it lands.
+
+    Attributes:
+        what: it is.
+        name: of the file.
+        content: its bytes, or what makes it; None: it is not there.
+        said: the two lines that the user sees; ``{}`` stands for the path, ``...`` for anything.
+        before: what has landed from there before.
+    """
+
+    what: str
+    name: str
+    content: bytes | Callable[[Path], object] | None
+    said: str
+    before: bytes | None = None
+
+
+class Rows(NamedTuple):
+    """A file of which lines are refused; the others land.
+
+    Attributes:
+        what, name, content: as above; ``*`` in the content is a good line.
+        landed: rows.
+        rejects: line, reason code, and how the reason ends, of each.
+    """
+
+    what: str
+    name: str
+    content: str | bytes
+    landed: int
+    rejects: list[tuple[int, str, str]]
+
+
+def bad_line(what: str, bad: str | bytes, code: str, end: str) -> Rows:
+    """A good line and a bad one."""
+    bad = bad if isinstance(bad, bytes) else bad.encode()
+    return Rows(what, "x.jsonl", line().encode() + b"\n" + bad, 1, [(2, code, end)])
+
+
+MEND = "Mend it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
+NAMES = "Their names end with ..."
+
+BAD_INPUTS: list[File | Rows] = [
+    # No file, or not one that can be read
+    File("missing", "x.jsonl", None, "There is no file {}.\nCheck the path."),
+    File("a glob without a match", "*.jsonl", None, "There is no file {}.\nCheck the path."),
+    File(
+        "a link to nowhere",
+        "x.jsonl",
+        lambda path: path.symlink_to("gone.jsonl"),
+        "There is no file {}.\nCheck the path.",
+    ),
+    File(
+        "a folder without files",
+        "x",
+        lambda path: path.mkdir(),
+        "There is no file of transactions in {}.\n" + NAMES,
+    ),
+    File(
+        "a folder of other files",
+        "x",
+        lambda path: path.mkdir() or (path / "notes.md").write_text(line()),
+        "There is no file of transactions in {}.\n" + NAMES,
+    ),
+    File(
+        "a pipe",
+        "x.jsonl",
+        os.mkfifo,
+        "{} is no file.\nPipe it in: marquee ingest transactions - < {}",
+    ),
+    File(
+        "no permission", "x.jsonl", unreadable, "{} cannot be read: Permission denied.\nCheck it."
+    ),
+    # Files without lines
+    File("empty", "x.jsonl", b"", "{} is empty: nothing to land.\nCheck the path."),
+    File("blank lines only", "x.jsonl", b"\n \r\n\n", "{} is empty: nothing to land.\nCheck..."),
+    File("gzip of nothing", "x.jsonl.gz", gzip.compress(b""), "{} is empty: nothing to land.\n..."),
+    File("a CSV header only", "x.csv", HEAD.encode(), "{} is empty: nothing to land.\nCheck..."),
+    # Files of another kind
+    File(
+        "binary",
+        "x.jsonl",
+        bytes(range(128, 256)) * 9 + b"\n",
+        "{}: 1 of 1 lines cannot land, 1 of them because the line is not UTF-8 (line 1: not_utf8)."
+        " Nothing of it has landed.\n" + MEND,
+    ),
+    File("UTF-16", "x.jsonl", line().encode("utf-16"), "{} is UTF-16.\nSave it as UTF-8."),
+    File("UTF-16 CSV", "x.csv", f"{HEAD}\n{ROW}".encode("utf-16"), "{} is UTF-16.\nSave it..."),
+    File(
+        "a web page",
+        "x.jsonl",
+        HTML.encode(),
+        "{}: 2 of 2 lines cannot land, 2 of them because the line is not JSON (line 1: not_json)."
+        " Nothing of it has landed.\n" + MEND,
+    ),
+    File(
+        "a web page as CSV",
+        "x.csv",
+        HTML.encode(),
+        "{} has no column transaction_id, event_ts, user_id, amount; it has: <!doctype html>.\n"
+        "Name the columns in the first line as the contract does.",
+    ),
+    File(
+        "one JSON array",
+        "x.json",
+        json.dumps([GOOD, GOOD]).encode(),
+        "{}: 1 of 1 lines cannot land, ... not an object (line 1: not_object). Nothing ...\n"
+        "It looks like one JSON array: give one transaction a line (jq -c '.[]').",
+    ),
+    File(
+        "one JSON array over lines",
+        "x.json",
+        json.dumps([GOOD], indent=1).encode(),
+        "{}: 9 of 9 lines cannot land, 9 of them because the line is not JSON ...\n"
+        "It looks like one JSON array: give one transaction a line (jq -c '.[]').",
+    ),
+    File(
+        "CSV by the name of JSON",
+        "x.jsonl",
+        f"{HEAD}\n{ROW}\n".encode(),
+        "{}: 2 of 2 lines cannot land, 2 of them because the line is not JSON ...\n" + MEND,
+    ),
+    File(
+        "JSON by the name of CSV",
+        "x.csv",
+        f"{line(user_id=9)}\n".encode(),
+        "{} has no column transaction_id, ...\nName the columns ...",
+    ),
+    File("a zip archive", "x.jsonl", zipped(), "{} is a zip archive.\nUnpack it, or pack it..."),
+    # Broken files
+    File(
+        "gzip cut short",
+        "x.jsonl.gz",
+        gzip.compress(f"{line()}\n".encode() * 99)[:-20],
+        "{} is not a whole gzip file: ...\nCopy it again.",
+    ),
+    File(
+        "gzip with a wrong checksum",
+        "x.csv.gz",
+        gzip.compress(f"{HEAD}\n{ROW}\n".encode())[:-8] + b"12345678",
+        "{} is not a whole gzip file: CRC check failed...\nCopy it again.",
+    ),
+    File(
+        "no gzip by the name of one",
+        "x.jsonl.gz",
+        b"\x00\x01\x02\n",
+        "{}: 1 of 1 lines cannot land, 1 of them because the line is not JSON ...\n" + MEND,
+    ),
+    File(
+        "a line without an end",
+        "x.jsonl.gz",
+        gzip.compress(b"x" * (90 << 20), 1),
+        "{}: line 1 is longer than 64 MiB.\nGive one transaction a line (for a JSON array: ...).",
+    ),
+    File(
+        "Parquet cut short",
+        "x.parquet",
+        parquet({})[:-9],
+        "{} is not a whole Parquet file: ...\nCopy it again.",
+    ),
+    # Columns
+    File(
+        "CSV without a header",
+        "x.csv",
+        f"{ROW}\n{ROW}\n".encode(),
+        "{} has no column transaction_id, event_ts, user_id, amount; it has: " + ID + ",...\n"
+        "Name the columns in the first line as the contract does.",
+    ),
+    File(
+        "CSV without a mandatory column",
+        "x.csv",
+        b"transaction_id,event_ts,user_id\n1,2,3\n",
+        "{} has no column amount; it has: transaction_id, event_ts, user_id.\nName the columns...",
+    ),
+    File(
+        "CSV with a column twice",
+        "x.csv",
+        f"{HEAD},amount\n{ROW},5\n".encode(),
+        "{} has the column amount twice.\nLeave one of them.",
+    ),
+    File(
+        "Parquet without a mandatory column",
+        "x.parquet",
+        parquet({"user_id": ...}),
+        "{} has no column user_id; it has: ...\n...",
+    ),
+    File(
+        "Parquet with a column of lists",
+        "x.parquet",
+        parquet({"city": ["Lyon"]}),
+        "{}: the column city is list<...>, which cannot be read.\nStore it as text.",
+    ),
+    # Versions
+    File(
+        "another content than before",
+        "x.jsonl",
+        line(user_id=8).encode(),
+        "{} has changed since it landed (...).\nIf this is a corrected version, add --replace: ...",
+        before=line(user_id=1).encode(),
+    ),
+    File(
+        "gzip that has grown",
+        "x.jsonl.gz",
+        gzip.compress(f"{line(user_id=2)}\n{line(user_id=3)}\n".encode()),
+        "{} has changed since it landed (...).\nIf this is a corrected version, add --replace: ...",
+        before=gzip.compress(f"{line(user_id=2)}\n".encode()),
+    ),
+    # Lines
+    File(
+        "all lines are bad",
+        "x.jsonl",
+        "\n".join([line(amount="x"), line(amount="y"), "no"]).encode(),
+        "{}: 3 of 3 lines cannot land, 2 of them because amount is not a number that numeric(18,4)"
+        " holds exactly (line 1: bad_amount). Nothing of it has landed.\n" + MEND,
+    ),
+    bad_line("not UTF-8", line(city="?").encode().replace(b"?", b"\xf6"), "not_utf8", "byte 135"),
+    bad_line("cut off", line()[:-9], "not_json", "at character 132"),
+    bad_line("a brace too many", line() + "}", "not_json", "at character 141"),
+    bad_line("two on a line", line() + line(), "not_json", "at character 141"),
+    bad_line("not a number", raw(amount="NaN"), "not_json", "NaN is not JSON at character 1"),
+    bad_line("no end of nesting", "[" * 100_000, "not_json", "too deep"),
+    bad_line("a list", f"[{line()}]", "not_object", "not an object"),
+    bad_line("a field twice", raw(city='1, "city": 2'), "duplicate_field", "city"),
+    bad_line("a field left out", line(user_id=...), "missing_field", "user_id"),
+    bad_line("null", line(amount=None), "missing_field", "amount"),
+    bad_line("no UUID", line(transaction_id="5"), "bad_uuid", '"5"'),
+    bad_line("no time of day", line(event_ts="2024-03-01"), "bad_timestamp", '"2024-03-01"'),
+    bad_line("no such day", line(event_ts="2024-02-30T00:00Z"), "bad_timestamp", "for month)"),
+    bad_line("seconds since 1970", line(event_ts=1709294400), "bad_timestamp", "1709294400"),
+    bad_line("half a user", line(user_id=7.5), "bad_user_id", "7.5"),
+    bad_line("a user beyond 64 bits", line(user_id=2**63), "bad_user_id", "9223372036854775808"),
+    bad_line("a decimal comma", line(amount="12,50"), "bad_amount", '"12,50"'),
+    bad_line("a fifth decimal", raw(amount="0.00001"), "bad_amount", "0.00001"),
+    bad_line("an amount too large", line(amount=10**14), "bad_amount", "100000000000000"),
+    bad_line("a number for a text", line(city=5), "wrong_type", "city is 5"),
+    bad_line("a NUL", line(city="a\0b"), "bad_text", r'"a\u0000b"'),
+    Rows(
+        "too many columns",
+        "x.csv",
+        f"{HEAD}\n{ROW}\n{ROW},?\n",
+        1,
+        [
+            (3, "column_count", "6 instead of 5"),
+        ],
+    ),
+    Rows(
+        "too few columns",
+        "x.csv",
+        f"{HEAD}\n{ROW}\n{ID}\n",
+        1,
+        [
+            (3, "column_count", "1 instead of 5"),
+        ],
+    ),
+    Rows(
+        "the header once more",
+        "x.csv",
+        f"{HEAD}\n{ROW}\n{HEAD}\n",
+        1,
+        [
+            (3, "bad_uuid", '"transaction_id"'),
+        ],
+    ),
+    Rows(
+        "a quote left open",
+        "x.csv",
+        f'{HEAD}\n{ROW}\n{ROW[:-4]}"Lyon\n{ROW}\n',
+        1,
+        [
+            (3, "not_csv", "a quote is never closed"),
+        ],
+    ),
+    Rows(
+        "Parquet with a bad value",
+        "x.parquet",
+        parquet({}, {"transaction_id": "x"}),
+        1,
+        [
+            (2, "bad_uuid", '"x"'),
+        ],
+    ),
+    # What looks bad and is not: it lands, and dbt marks what breaks a business rule
+    Rows("plain by the name of gzip", "x.jsonl.gz", "*\n", 1, []),
+    Rows("gzip by a plain name", "x.jsonl", gzip.compress(line().encode()), 1, []),
+    Rows("a mark, CRLF, blank lines", "x.jsonl", "\ufeff\r\n*\r\n\r\n*", 2, []),
+    Rows("a negative amount", "x.jsonl", f"*\n{line(amount=-3)}", 2, []),
+    Rows("an unknown status", "x.jsonl", f"*\n{line(status='LOST')}", 2, []),
+    Rows("an unknown field", "x.jsonl", f"*\n{line(colour='red')}", 2, []),
+]
+
+
+FILES = [case for case in BAD_INPUTS if isinstance(case, File)]
+ROWS = [case for case in BAD_INPUTS if isinstance(case, Rows)]
+
+
+class Given(NamedTuple):
+    """Where the table's files are, and the database in which those with bad lines have landed."""
+
+    folder: Path
+    said: str
+    query: Callable[[str], list[tuple]]
+
+    def path(self, case: File | Rows) -> Path:
+        return self.folder / str(BAD_INPUTS.index(case)) / case.name
+
+
+def ingest(*paths: Path) -> tuple[int, str]:
+    """Exit code and output of the command line, run in this process."""
+    done = CliRunner().invoke(marquee, ["ingest", "transactions", *map(str, paths)])
+    return done.exit_code, done.output
+
+
+@pytest.fixture(scope="module")
+def given(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
+    folder = tmp_path_factory.mktemp("given")
+    database = sql.Identifier("test_bad_inputs")
+    _execute(target, sql.SQL("create database {} template template0").format(database))
+    warehouse = Built(replace(target, dbname=database.string), folder)
+    warehouse.write_profile()
+    made = Given(folder, "", warehouse.rows)
+    files = []
+    for case in BAD_INPUTS:
+        path = made.path(case)
+        path.parent.mkdir()
+        content = case.content if isinstance(case, Rows) else case.before
+        if isinstance(content, str):
+            content = content.replace("*", line()).encode()
+        if content:
+            path.write_bytes(content)
+            files.append(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DBT_PROFILES_DIR", str(folder))
+        patch.setattr(ingestion.pipeline, "STATE_DIR", folder / "state")
+        code, said = ingest(*files)
+        assert code == 0, said
+        yield made._replace(said=said)
+    _execute(target, sql.SQL("drop database {} with (force)").format(database))
+
+
+def landed(given: Given, path: Path) -> dict[str, int]:
+    """Rows of each raw table that are of a file."""
+    return {
+        table: given.query(
+            f"select count(*) from raw_transactions.{table} where _file_name = '{path}'"
+        )[0][0]
+        for table in ("transactions", "rejects", "files")
+    }
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.what)
+def test_a_file_that_is_refused(given: Given, case: File, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(given.folder))
+    path = given.path(case)
+    if callable(case.content):
+        case.content(path)
+    elif case.content is not None:
+        path.write_bytes(case.content)
+    before = landed(given, path)
+
+    code, said = ingest(path)
+    assert code == 1
+    expected = re.escape(f"Error: {case.said}\n".replace("{}", str(path)))
+    assert re.fullmatch(expected.replace(r"\.\.\.", ".*"), said), said
+    assert landed(given, path) == before
+    assert before["files"] == (case.before is not None)
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.what)
+def test_lines_that_are_refused(given: Given, case: Rows):
+    path = given.path(case)
+    assert landed(given, path) == {
+        "transactions": case.landed,
+        "rejects": len(case.rejects),
+        "files": 1,
+    }
+    assert given.query(
+        "select lines_read, rows_landed, rows_rejected from raw_transactions.files"
+        f" where _file_name = '{path}'"
+    ) == [(case.landed + len(case.rejects), case.landed, len(case.rejects))]
+    found = given.query(
+        "select _file_line, reason_code, reason from raw_transactions.rejects"
+        f" where _file_name = '{path}' order by 1"
+    )
+    assert [row[:2] for row in found] == [row[:2] for row in case.rejects]
+    for (*_, reason), (*_, end) in zip(found, case.rejects, strict=True):
+        assert reason.endswith(end)
+
+
+def test_what_the_user_sees_of_refused_lines(given: Given):
+    files = len(ROWS) + sum(case.before is not None for case in FILES)
+    rows = sum(case.landed for case in ROWS) + files - len(ROWS)
+    rejects = sum(len(case.rejects) for case in ROWS)
+    shown = dict(re.findall(r"raw_transactions\.(\w+) +([\d,]+) rows", given.said))
+    assert shown == {"transactions": str(rows), "files": str(files), "rejects": str(rejects)}
+    assert len(BAD_INPUTS) >= 24
