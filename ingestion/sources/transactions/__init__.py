@@ -24,7 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.pipeline import (
+    LoadReport,
+    finish_pending,
+    load,
+    make_pipeline,
+    one_at_a_time,
+)
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 
@@ -167,68 +173,22 @@ def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
         if not landing.files and isinstance(_root(error), UserError):
             return  # the plan's problems say why
         raise
-    _load(pipeline)
+    with task("Loading"):
+        load(pipeline, settings.LOAD_WORKERS)
     _tidy(pipeline)
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
 
 
-def _load(pipeline: dlt.Pipeline) -> None:
-    """Send what is extracted to the warehouse.
-
-    Raises:
-        UserError: the warehouse does not take it.
-    """
-    import psycopg2
-    from adbc_driver_manager import Error as AdbcError
-    from dlt.pipeline.exceptions import PipelineStepFailed
-
-    try:
-        with task("Loading"):
-            pipeline.normalize()
-            pipeline.load(workers=settings.LOAD_WORKERS)
-    except PipelineStepFailed as error:
-        root = _root(error)
-        if not isinstance(root, (psycopg2.Error, AdbcError)):
-            raise
-        reason = (str(root).strip().splitlines() or ["no answer"])[0]
-        raise UserError(
-            f"The warehouse did not take the load of transactions: {reason}\n"
-            "Mend that and run the same command again: it goes on where this one stopped."
-        ) from error
-
-
 def _finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -> None:
-    """Take up what a killed run has left: half an extraction goes, a load starts again.
-
-    dlt takes up a load by itself, job by job; but where the kill fell between the commit of a job
-    and the note that it is done, that job's rows would be there twice.
-    """
+    """Land what an earlier run had read when it was killed."""
     from ingestion.sources.transactions import ledger
 
-    working = Path(pipeline.working_dir)
-    _tidy(pipeline)
-    if not pipeline.has_pending_data:
+    shutil.rmtree(_folder(pipeline), ignore_errors=True)
+    load_ids = finish_pending(pipeline, target, settings.LOAD_WORKERS)
+    if not load_ids:
         return
-    if pipeline.list_extracted_load_packages():
-        pipeline.normalize()
-    load_ids = pipeline.list_normalized_load_packages()
-    for load_id in load_ids:
-        package = working / "load" / "normalized" / load_id
-        if ledger.is_complete(target, pipeline.dataset_name, load_id):
-            shutil.rmtree(package)  # the kill fell between the last commit and the tidying
-            continue
-        ledger.forget(target, pipeline.dataset_name, load_id)
-        for state in ("started_jobs", "completed_jobs"):
-            for job in (package / state).glob("*"):
-                job.rename(package / "new_jobs" / job.name)
-        for done in [
-            *package.glob(".pending_transitions/*"),
-            package / "applied_schema_updates.json",
-        ]:
-            done.unlink(missing_ok=True)
-    _load(pipeline)
     taken_up = [
         row for row in ledger.landed(target, pipeline.dataset_name) if row.load_id in load_ids
     ]

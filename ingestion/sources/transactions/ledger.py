@@ -83,21 +83,6 @@ def landed(target: Target, dataset: str) -> list[Landed]:
     return [row for row in rows if row.load_id >= replaced.get(row.path, "")]
 
 
-def is_complete(target: Target, dataset: str, load_id: str) -> bool:
-    """Whether the warehouse lists a load as completed."""
-    query = "select 1 from {loads} where load_id = %s and status = 0"
-    loads = (dataset, "_dlt_loads")
-    return _exists(target, *loads) and bool(_run(target, query, load_id, loads=loads))
-
-
-def forget(target: Target, dataset: str, load_id: str) -> None:
-    """Delete all rows of a load that was not completed."""
-    for table in ("transactions", "rejects", "files", "_dlt_pipeline_state"):
-        if _exists(target, dataset, table):
-            query = "delete from {table} where _dlt_load_id = %s"
-            _run(target, query, load_id, table=(dataset, table))
-
-
 def _exists(target: Target, dataset: str, table: str) -> bool:
     query = "select 1 from pg_tables where schemaname = %s and tablename = %s"
     return bool(_run(target, query, dataset, table))
