@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.pipeline import LoadReport, load, make_pipeline, one_at_a_time
 from ingestion.progress import task
 from ingestion.rejects import Reject, open_rejects
+from ingestion.sources.transactions import settings
 
 if TYPE_CHECKING:
     import dlt
@@ -119,7 +120,7 @@ def replay(
         if replayed.files:
             pipeline.sync_destination()
             pipeline.extract(transactions.transactions_source(replayed))
-            transactions._load(pipeline)
+            load(pipeline, settings.LOAD_WORKERS)
             transactions._tidy(pipeline)
     report.rows["transactions"] += sum(len(file.lines) for file in replayed.files.values())
     report.rows["files"] += len(replayed.files)
