@@ -1,45 +1,70 @@
--- Count, total and approved amount are the same in the fact and in every mart
--- made of it.
-with totals as (
-    select
-        'fct_transactions' as mart_name,
-        count(*) as transaction_count,
-        coalesce(sum(amount), 0) as total_amount,
-        coalesce(sum(approved_amount), 0) as approved_amount
-    from {{ ref('fct_transactions') }}
-
-    union all
-
-    select
-        'daily_transactions' as mart_name,
-        coalesce(sum(transaction_count), 0) as transaction_count,
-        coalesce(sum(total_amount), 0) as total_amount,
-        coalesce(sum(approved_amount), 0) as approved_amount
-    from {{ ref('daily_transactions') }}
-
-    union all
-
-    select
-        'merchant_ranking' as mart_name,
-        coalesce(sum(transaction_count), 0) as transaction_count,
-        coalesce(sum(total_amount), 0) as total_amount,
-        coalesce(sum(approved_amount), 0) as approved_amount
-    from {{ ref('merchant_ranking') }}
+{#- every aggregate of the fact, whose measures the fact's rows must give -#}
+{%- set marts = [
+    'daily_transactions', 'hourly_transactions', 'daily_merchants',
+    'merchant_ranking'
+] -%}
+{%- set mart_amounts = {'merchant_ranking': 'total_amount'} -%}
+-- Counts and amounts of each currency are the same in the fact and in every
+-- mart made of it: what a mart holds less what the fact holds is 0.
+with transactions as (
+    select * from {{ ref('fct_transactions') }}
 ),
 
 fact as (
-    select * from totals
-    where mart_name = 'fct_transactions'
+    select
+        coalesce(transactions.currency_code, 'Unknown') as currency_code,
+        count(*) as transaction_count,
+        count(case when statuses.is_approved then 1 end) as approved_count,
+        sum(transactions.amount) as amount,
+        sum(transactions.approved_amount) as approved_amount
+    from transactions
+    left join {{ ref('dim_transaction_status') }} as statuses
+        on
+            transactions.transaction_status_key
+            = statuses.transaction_status_key
+    group by transactions.currency_code
+),
+
+balanced as (
+    {% for mart in marts -%}
+    select
+        '{{ mart }}' as mart_name,
+        currency_code,
+        transaction_count,
+        approved_count,
+        {{ mart_amounts.get(mart, 'amount') }} as amount,
+        approved_amount
+    from {{ ref(mart) }}
+
+    union all
+
+    select
+        '{{ mart }}' as mart_name,
+        currency_code,
+        -transaction_count as transaction_count,
+        -approved_count as approved_count,
+        -amount as amount,
+        -approved_amount as approved_amount
+    from fact
+
+    {% if not loop.last -%}
+    union all
+
+    {% endif -%}
+    {%- endfor %}
 )
 
 select
-    totals.mart_name,
-    totals.transaction_count,
-    totals.total_amount,
-    totals.approved_amount
-from totals
-cross join fact
-where
-    totals.transaction_count != fact.transaction_count
-    or totals.total_amount != fact.total_amount
-    or totals.approved_amount != fact.approved_amount
+    mart_name,
+    currency_code,
+    sum(transaction_count) as surplus_transactions,
+    sum(approved_count) as surplus_approved,
+    sum(amount) as surplus_amount,
+    sum(approved_amount) as surplus_approved_amount
+from balanced
+group by mart_name, currency_code
+having
+    sum(transaction_count) != 0
+    or sum(approved_count) != 0
+    or sum(amount) != 0
+    or sum(approved_amount) != 0

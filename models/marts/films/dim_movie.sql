@@ -2,36 +2,62 @@ with movies as (
     select * from {{ ref('stg_tmdb__movies') }}
 ),
 
+versions as (
+    select * from {{ ref('dim_movie_history') }}
+),
+
+current_versions as (
+    select * from versions
+    where
+        is_current
+        and not is_unknown
+),
+
+unknown_versions as (
+    select * from versions
+    where is_unknown
+),
+
 described as (
     select
-        {{ dbt_utils.generate_surrogate_key(['movie_id']) }} as movie_key,
-        movie_id,
-        imdb_id,
-        title,
-        original_title,
-        original_language,
-        status,
-        release_date,
-        {{ date_key('release_date') }} as release_date_key,
-        runtime_minutes,
-        budget_usd,
-        revenue_usd,
-        collection_id,
-        collection_name,
-        popularity,
-        vote_average,
-        vote_count,
-        is_adult,
-        is_video,
-        pulled_at,
+        {{ dbt_utils.generate_surrogate_key(['movies.movie_id']) }}
+            as movie_key,
+        -- a film that no snapshot has seen yet has the unknown version
+        coalesce(
+            current_versions.movie_history_key,
+            unknown_versions.movie_history_key
+        ) as movie_history_key,
+        movies.movie_id,
+        movies.imdb_id,
+        movies.title,
+        movies.original_title,
+        movies.original_language,
+        movies.status,
+        movies.release_date,
+        {{ date_key('movies.release_date') }} as release_date_key,
+        movies.runtime_minutes,
+        movies.budget_usd,
+        movies.revenue_usd,
+        movies.collection_id,
+        movies.collection_name,
+        movies.popularity,
+        movies.vote_average,
+        movies.vote_count,
+        movies.is_adult,
+        movies.is_video,
+        movies.pulled_at,
         false as is_unknown
     from movies
+    cross join unknown_versions
+    left join current_versions
+        on movies.movie_id = current_versions.movie_id
 ),
 
 unknown_member as (
     select
         {{ dbt_utils.generate_surrogate_key(['cast(null as bigint)']) }}
             as movie_key,
+        movie_history_key,
         cast(null as bigint) as movie_id,
         cast(null as {{ dbt.type_string() }}) as imdb_id,
         'Unknown' as title,
@@ -52,6 +78,7 @@ unknown_member as (
         false as is_video,
         cast(null as timestamp) as pulled_at,
         true as is_unknown
+    from unknown_versions
 ),
 
 final as (

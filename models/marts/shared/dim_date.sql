@@ -12,6 +12,10 @@ transactions as (
     select * from {{ ref('fct_transactions') }}
 ),
 
+status_changes as (
+    select * from {{ ref('fct_transaction_status_changes') }}
+),
+
 happened as (
     select
         min(release_date) as first_date,
@@ -31,6 +35,14 @@ happened as (
         min(event_date) as first_date,
         max(event_date) as last_date
     from transactions
+
+    union all
+
+    -- an earlier version may be of an earlier year
+    select
+        min(changed_date) as first_date,
+        max(changed_date) as last_date
+    from status_changes
 ),
 
 bounds as (

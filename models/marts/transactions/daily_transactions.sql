@@ -1,5 +1,8 @@
--- Grain: one row per day, city, category and currency with at least one
--- transaction. Counts add up over everything, amounts within one currency.
+-- Grain: one row per day, city, category, status, payment method, amount bucket
+-- and currency with at least one transaction. Counts add up over everything,
+-- amounts within one currency.
+{{ config(indexes=[{'columns': ['date_day']}]) }}
+
 with transactions as (
     select * from {{ ref('fct_transactions') }}
 ),
@@ -16,47 +19,56 @@ statuses as (
     select * from {{ ref('dim_transaction_status') }}
 ),
 
+payment_methods as (
+    select * from {{ ref('dim_payment_method') }}
+),
+
 -- aggregated before it is joined
 daily as (
     select
-        transactions.date_key,
-        transactions.event_date,
-        transactions.city_key,
-        transactions.category_key,
-        transactions.currency_code,
+        event_date,
+        city_key,
+        category_key,
+        transaction_status_key,
+        payment_method_key,
+        amount_bucket,
+        currency_code,
         count(*) as transaction_count,
-        count(case when statuses.is_approved then 1 end) as approved_count,
-        sum(transactions.amount) as total_amount,
-        sum(transactions.approved_amount) as approved_amount
+        sum(amount) as amount,
+        sum(approved_amount) as approved_amount
     from transactions
-    inner join statuses
-        on
-            transactions.transaction_status_key
-            = statuses.transaction_status_key
     group by
-        transactions.date_key,
-        transactions.event_date,
-        transactions.city_key,
-        transactions.category_key,
-        transactions.currency_code
+        event_date,
+        city_key,
+        category_key,
+        transaction_status_key,
+        payment_method_key,
+        amount_bucket,
+        currency_code
 ),
 
 final as (
     select
-        daily.date_key,
-        daily.event_date,
-        daily.city_key,
-        daily.category_key,
+        daily.event_date as date_day,
         cities.city_name,
         categories.category_name,
-        daily.currency_code,
+        statuses.transaction_status,
+        payment_methods.payment_method,
+        daily.amount_bucket,
         daily.transaction_count,
-        daily.approved_count,
-        cast(daily.total_amount as numeric(20, 4)) as total_amount,
-        cast(daily.approved_amount as numeric(20, 4)) as approved_amount
+        cast(daily.amount as numeric(20, 4)) as amount,
+        cast(daily.approved_amount as numeric(20, 4)) as approved_amount,
+        coalesce(daily.currency_code, 'Unknown') as currency_code,
+        case
+            when statuses.is_approved then daily.transaction_count else 0
+        end as approved_count
     from daily
     inner join cities on daily.city_key = cities.city_key
     inner join categories on daily.category_key = categories.category_key
+    inner join statuses
+        on daily.transaction_status_key = statuses.transaction_status_key
+    inner join payment_methods
+        on daily.payment_method_key = payment_methods.payment_method_key
 )
 
 select * from final

@@ -33,7 +33,7 @@ final as (
         summed.merchant_key,
         merchants.merchant_name,
         merchants.is_brand_affiliated,
-        summed.currency_code,
+        coalesce(summed.currency_code, 'Unknown') as currency_code,
         cast(
             rank() over (
                 partition by summed.currency_code

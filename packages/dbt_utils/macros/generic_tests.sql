@@ -91,3 +91,67 @@
 
     select * from compared
 {% endmacro %}
+
+{#
+    The ranges of each partition do not overlap: a range ends before the next
+    one begins, or as it begins. gaps says whether room between them is allowed,
+    not_allowed or required. Bounds are not null, but for the end of the last.
+#}
+{% test mutually_exclusive_ranges(
+    model,
+    lower_bound_column,
+    upper_bound_column,
+    partition_by=none,
+    gaps="allowed",
+    zero_length_range_allowed=false
+) %}
+    {{ return(adapter.dispatch("test_mutually_exclusive_ranges", "dbt_utils")(
+        model,
+        lower_bound_column,
+        upper_bound_column,
+        partition_by,
+        gaps,
+        zero_length_range_allowed
+    )) }}
+{% endtest %}
+
+{% macro default__test_mutually_exclusive_ranges(
+    model,
+    lower_bound_column,
+    upper_bound_column,
+    partition_by=none,
+    gaps="allowed",
+    zero_length_range_allowed=false
+) %}
+    {%- set comparisons = {"allowed": "<=", "not_allowed": "=", "required": "<"} -%}
+    {%- if gaps not in comparisons -%}
+        {{ exceptions.raise_compiler_error(
+            "gaps is one of allowed, not_allowed and required, not " ~ gaps ~ "."
+        ) }}
+    {%- endif -%}
+    {%- set partition = "partition by " ~ partition_by if partition_by else "" -%}
+    {%- set shortest = "<=" if zero_length_range_allowed else "<" %}
+
+    with ranges as (
+        select
+            {% if partition_by %}{{ partition_by }} as range_partition,{% endif %}
+            {{ lower_bound_column }} as lower_bound,
+            {{ upper_bound_column }} as upper_bound,
+            lead({{ lower_bound_column }}) over (
+                {{ partition }}
+                order by {{ lower_bound_column }}, {{ upper_bound_column }}
+            ) as next_lower_bound,
+            row_number() over (
+                {{ partition }}
+                order by {{ lower_bound_column }} desc, {{ upper_bound_column }} desc
+            ) = 1 as is_last
+        from {{ model }}
+    )
+
+    select *
+    from ranges
+    where not (
+        coalesce(lower_bound {{ shortest }} upper_bound, is_last)
+        and coalesce(upper_bound {{ comparisons[gaps] }} next_lower_bound, is_last, false)
+    )
+{% endmacro %}
