@@ -76,14 +76,21 @@ def working_dir(target: Target) -> Path:
 def one_at_a_time(source: str, target: Target) -> Iterator[None]:
     """Hold the warehouse's lock for loads of one source; a second load is told who is running.
 
+    It waits a second first: the server needs a moment to notice that a load has ended.
+
     Raises:
         UserError: another load of this source is under way.
     """
+    import psycopg2
+
     connection = target.connect()
     try:
         with connection.cursor() as cursor:
-            cursor.execute("select pg_try_advisory_lock(hashtext(%s)::bigint)", (_mark(source),))
-            if not cursor.fetchone()[0]:
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                cursor.execute("select pg_advisory_lock(hashtext(%s)::bigint)", (_mark(source),))
+            except psycopg2.errors.LockNotAvailable as error:
+                connection.rollback()
                 cursor.execute(
                     "select pid, client_addr, backend_start from pg_stat_activity where pid in"
                     " (select pid from pg_locks where locktype = 'advisory' and granted and"
@@ -96,7 +103,7 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
                 raise UserError(
                     f"Another load of {source} is running on this warehouse{since}.\n"
                     "Wait until it has finished, then run this again."
-                )
+                ) from error
         connection.commit()  # the lock belongs to the session; no transaction stays open meanwhile
         yield
     finally:
@@ -113,14 +120,25 @@ def load(pipeline: dlt.Pipeline, workers: int = 4) -> None:
     Raises:
         UserError: the warehouse does not take it. ``finish_pending`` takes it up again.
     """
+    with refusals(pipeline.pipeline_name):
+        pipeline.normalize()
+        pipeline.load(workers=workers)
+
+
+@contextmanager
+def refusals(source: str) -> Iterator[None]:
+    """Say in two lines what the warehouse does not take of a load.
+
+    Raises:
+        UserError: that.
+    """
     import psycopg2
     from adbc_driver_manager import Error as AdbcError
     from dlt.pipeline.exceptions import PipelineStepFailed
 
     try:
-        pipeline.normalize()
-        pipeline.load(workers=workers)
-    except PipelineStepFailed as error:
+        yield
+    except (PipelineStepFailed, psycopg2.Error, AdbcError) as error:
         cause: BaseException | None = error
         while cause and not isinstance(cause, psycopg2.Error | AdbcError):
             cause = cause.__cause__ or cause.__context__
@@ -128,7 +146,7 @@ def load(pipeline: dlt.Pipeline, workers: int = 4) -> None:
             raise
         reason = (str(cause).strip().splitlines() or ["no answer"])[0]
         raise UserError(
-            f"The warehouse did not take the load of {pipeline.pipeline_name}: {reason}\n"
+            f"The warehouse did not take the load of {source}: {reason}\n"
             "Mend that and run the same command again: it goes on where this one stopped."
         ) from error
 
@@ -164,7 +182,7 @@ def finish_pending(pipeline: dlt.Pipeline, target: Target, workers: int = 4) -> 
     with closing(target.connect()) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            _end_connections(cursor, pipeline.pipeline_name)
+            end_connections(cursor, pipeline.pipeline_name)
             tables = _tables_of_loads(cursor, pipeline.dataset_name)
             complete = _complete_loads(cursor, tables.pop("_dlt_loads", None))
             for load_id in load_ids:
@@ -180,8 +198,11 @@ def finish_pending(pipeline: dlt.Pipeline, target: Target, workers: int = 4) -> 
     return load_ids
 
 
-def _end_connections(cursor: Any, source: str) -> None:
-    """End what a killed run has open: its last COMMIT may still be under way in the server."""
+def end_connections(cursor: Any, source: str) -> None:
+    """End what a killed run has open: its last COMMIT may still be under way in the server.
+
+    To be called while ``one_at_a_time`` holds the source.
+    """
     cursor.execute(
         "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = %s"
         " and datname = current_database() and usename = current_user",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.server
 import importlib.util
@@ -411,9 +412,10 @@ import os, signal, sys
 from pathlib import Path
 from ingestion.pipeline import make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions import ledger
+from ingestion.sources.transactions import ledger, settings
 from ingestion.warehouse import Target
 
+settings.CHUNK_BYTES = 10_000
 moment, folder, *target = sys.argv[1:]
 target = Target("test", target[0], int(target[1]), *target[2:], "dev")
 if moment == "before reading":
@@ -449,12 +451,26 @@ def test_what_was_piped_in_outlives_a_kill(land, query, database, tmp_path, mome
     assert land(tmp_path / "x.jsonl").rows == {"transactions": 0, "files": 0}
 
 
+def test_what_was_piped_in_outlives_a_full_disk(land, query, pipe_in, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pipe_in(jsonl(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("dlt.Pipeline.extract", full)
+        with pytest.raises(OSError, match="No space"):
+            land("-")
+    pipe_in(jsonl(2))
+    assert land("-").rows == {"transactions": 2, "files": 2}
+    assert query("select user_id from transactions order by 1") == [(1,), (2,)]
+
+
 def test_what_was_half_read_from_a_pipe_does_not_land(land, query, database, tmp_path):
     process = dying("never", database, tmp_path / "dlt")
-    process.stdin.write(jsonl(1, 2))
+    process.stdin.write(jsonl(*range(10, 1_000)))
     process.stdin.flush()
     deadline = time.monotonic() + 30
-    while not list((tmp_path / "dlt").rglob("*.part")):
+    while not any(half.stat().st_size for half in (tmp_path / "dlt").rglob("*.part")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)

@@ -82,17 +82,25 @@ class Site(Built):
             text=True,
         )
 
-    def wait_until_held(self, process: subprocess.Popen) -> None:
-        """Wait until a program waits for a lock that the test holds."""
+    def wait_until_held(self, process: subprocess.Popen, other: int = 0) -> int:
+        """Wait until a program waits for a lock that the test holds.
+
+        Args:
+            other: a connection that does not count.
+
+        Returns:
+            Which of its connections waits.
+        """
         waiting = (
-            "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-            " and datname = current_database()"
+            "select pid from pg_stat_activity where wait_event_type = 'Lock'"
+            f" and datname = current_database() and pid <> {other}"
         )
         deadline = time.monotonic() + PATIENCE
-        while not self.one(waiting):
+        while not (found := self.rows(waiting)):
             assert process.poll() is None, outcome(process)
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        return found[0][0]
 
 
 class Victim(Site):
@@ -337,7 +345,7 @@ def losing_an_answer(target: Target, verb: bytes) -> Iterator[Target]:
         assert lost.is_set()
 
 
-@pytest.mark.parametrize("meanwhile", ["", "drop schema raw_{} cascade"], ids=["", "dropped"])
+@pytest.mark.parametrize("meanwhile", ["", "drop schema raw_{} cascade"], ids=["there", "dropped"])
 @pytest.mark.parametrize("source", ["transactions", "brands"])
 def test_rows_whose_commit_was_not_answered(
     source: str, meanwhile: str, database: Target, tmp_path: Path
@@ -381,7 +389,7 @@ def lock(site: Site, statement: str) -> closing:
     return closing(connection)
 
 
-def test_a_load_under_way_is_no_fact_and_keeps_others_out(site: Site, tmp_path: Path) -> None:
+def test_a_load_under_way_keeps_others_out_and_is_no_fact(site: Site, tmp_path: Path) -> None:
     file = tmp_path / "new.jsonl"
     made = generate(1_000, 99, file)
     ingest = ("marquee", "ingest", "transactions", str(file))
@@ -389,14 +397,25 @@ def test_a_load_under_way_is_no_fact_and_keeps_others_out(site: Site, tmp_path: 
     facts = f"marts.fct_transactions where transaction_id in (select transaction_id from {landed})"
     with lock(site, "lock table raw_transactions._dlt_loads in share mode"):
         first = site.start(*ingest)
-        site.wait_until_held(first)  # with all rows written, but not listed as complete
+        held = site.wait_until_held(first)  # with all rows written, but not listed as complete
         second = site.start(*ingest)
         assert "Another load of transactions is running" in outcome(second)
         assert second.returncode == 1
         assert site.one(f"select count(*) from {landed}") == made["landed"]
         site.dbt("run", "--select", "fct_transactions")
         assert site.one(f"select count(*) from {facts}") == 0
-    done(first)
+
+        # Killed now, it would still be listed by the server once the lock is gone: so the next one
+        # ends its connection before it looks.
+        first.kill()
+        outcome(first)
+        third = site.start(*ingest)
+        site.wait_until_held(third, other=held)
+        assert site.one(f"select count(*) from pg_stat_activity where pid = {held}") == 0
+    done(third)
+    listed = f"raw_transactions._dlt_loads where load_id in (select _dlt_load_id from {landed})"
+    assert site.one(f"select count(*) from {listed}") == 1
+    assert site.one(f"select count(*) from {landed}") == made["landed"]
 
 
 def test_two_loads_begun_at_once_land_a_file_once(site: Site, tmp_path: Path) -> None:

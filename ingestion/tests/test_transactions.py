@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -27,7 +28,7 @@ import pytest
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions import contract, landing, lines, reader, settings
+from ingestion.sources.transactions import contract, landing, ledger, lines, reader, settings
 from ingestion.sources.transactions.generator import Shares, generate
 from ingestion.warehouse import Target
 
@@ -537,7 +538,6 @@ def test_what_is_made_is_what_lands(land, query, tmp_path, monkeypatch):
     """Through several blocks, spilled rows, several jobs; and every line is somewhere."""
     monkeypatch.setattr(lines, "CHUNK_BYTES", 1 << 19)
     monkeypatch.setattr(settings, "HELD_ROWS", 3_000)
-    monkeypatch.setattr(settings, "JOB_ROWS", 2_500)
     counts = generate(10_000, 3, tmp_path / "made.jsonl", shares=Shares(broken=0.05))
     report = land(tmp_path / "made.jsonl")
     assert report.rows["transactions"] == counts["landed"]
@@ -678,6 +678,45 @@ def test_too_many_rejects_stop_a_file_and_no_other(land, query, tmp_path, monkey
         land(tmp_path / "new.jsonl")
 
 
+def _many_lines(path: Path, good: int, bad: int) -> None:
+    content = "".join(f"{line(user_id=number)}\n" for number in range(good)) + "x\n" * bad
+    packed = path.suffix == ".gz"
+    path.write_bytes(gzip.compress(content.encode())[:-9] if packed else content.encode())
+
+
+@pytest.mark.parametrize("name", ["many.jsonl", "cut.jsonl.gz"])
+def test_what_was_sent_of_a_file_that_is_refused_goes(land, query, tmp_path, monkeypatch, name):
+    """Whether it is refused at its end, or cannot be read to its end."""
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 1 << 16)
+    monkeypatch.setattr(settings, "HELD_ROWS", 500)
+    sent = []
+    write = landing.Copy.write
+    monkeypatch.setattr(
+        landing.Copy,
+        "write",
+        lambda copy, table, rows: sent.append(table) or write(copy, table, rows),
+    )
+    paths = [tmp_path / file for file in ("a.jsonl", name, "z.jsonl", "small.jsonl")]
+    for path, good in zip(paths, (2_000, 2_000, 3_000, 3), strict=True):
+        _many_lines(path, good, bad=2_001 if path.name == "many.jsonl" else 1)
+    with pytest.raises(UserError) as caught:
+        land(paths[1])
+    assert "landed:" not in caught.value.message
+    assert sent.count("transactions") > 1
+    assert query("select count(*) from transactions") == [(0,)]
+    assert query("select count(*) from _dlt_loads") == [(0,)]
+
+    with pytest.raises(UserError, match="Other files have landed: 3"):
+        land(*paths)
+    assert query("select _file_name, count(*) from transactions group by 1 order by 1") == [
+        (str(tmp_path / file), rows)
+        for file, rows in (("a.jsonl", 2_000), ("small.jsonl", 3), ("z.jsonl", 3_000))
+    ]
+    assert query("select count(*) from rejects") == [(3,)]
+    assert query("select count(*) from files") == [(3,)]
+    assert query("select count(*) from _dlt_loads") == [(1,)]
+
+
 def test_one_json_array_is_recognised(land, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([GOOD, GOOD], indent=1))
     with pytest.raises(UserError, match="one JSON array"):
@@ -744,9 +783,12 @@ def test_many_small_files_are_one_load(land, query, tmp_path):
 MOMENTS = {
     # where: (what is called, times it may pass, whether the kill comes before or after it)
     "while reading": ("ingestion.sources.transactions.reader.Reader._batch", 2, "before"),
-    "after extracting": ("dlt.pipeline.pipeline.Pipeline.normalize", 0, "before"),
-    "before the first copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 0, "before"),
-    "after a copy": ("dlt.destinations._adbc_jobs.AdbcParquetCopyJob.run", 1, "after"),
+    "after the tables are made": ("dlt.pipeline.pipeline.Pipeline.sync_schema", 0, "after"),
+    "before the first copy": ("adbc_driver_manager.dbapi.Cursor.adbc_ingest", 0, "before"),
+    "after a copy": ("adbc_driver_manager.dbapi.Cursor.adbc_ingest", 1, "after"),
+    "before the commit": ("adbc_driver_manager.dbapi.Connection.commit", 0, "before"),
+    "after the commit": ("adbc_driver_manager.dbapi.Connection.commit", 0, "after"),
+    "before the load starts": ("dlt.pipeline.pipeline.Pipeline.load", 0, "before"),
     "before the load counts": (
         "dlt.destinations.job_client_impl.SqlJobClientBase.complete_load",
         0,
@@ -780,14 +822,14 @@ def _ingest_until(moment: str, path: Path, target: Target, folder: Path) -> None
         return result
 
     setattr(owner, method, deadly)
-    _small_steps()
+    _ingest_in_small_steps(path, target, folder)
+
+
+def _ingest_in_small_steps(path: Path, target: Target, folder: Path) -> None:
+    lines.CHUNK_BYTES = 1 << 18
+    settings.HELD_ROWS = 500
     pipeline = make_pipeline("transactions", target, folder)
     transactions.ingest([path], target, pipeline=pipeline)
-
-
-def _small_steps() -> None:
-    lines.CHUNK_BYTES = 1 << 18
-    settings.HELD_ROWS, settings.JOB_ROWS, settings.LOAD_WORKERS = 500, 1_000, 1
 
 
 @pytest.fixture(scope="module")
@@ -864,7 +906,7 @@ def test_a_killed_load_is_completed_by_the_next(land, query, tmp_path, kill, mom
 def test_a_file_that_is_gone_after_the_kill_lands_all_the_same(land, query, tmp_path, kill):
     path, other = tmp_path / "made.jsonl", tmp_path / "other.jsonl"
     counts = generate(4_000, 11, path)
-    kill("after a copy", path)
+    kill("after the commit", path)
     path.unlink()
     other.write_text(line())
     report = land(other)
@@ -874,16 +916,64 @@ def test_a_file_that_is_gone_after_the_kill_lands_all_the_same(land, query, tmp_
     assert query("select count(*) from transactions") == [(counts["landed"] + 1,)]
 
 
-def test_what_is_left_where_dlts_folder_is_lost_too_does_not_count(land, query, tmp_path, kill):
+@pytest.mark.parametrize(
+    "moment", ["after a copy", "after the commit", "just when the load counts"]
+)
+def test_it_does_not_matter_if_dlts_folder_is_lost_too(land, query, tmp_path, kill, moment):
     path = tmp_path / "made.jsonl"
     counts = generate(4_000, 11, path)
-    kill("after a copy", path)
+    kill(moment, path)
     shutil.rmtree(tmp_path / "dlt")
+    land(path)
+    assert query("select count(*) from transactions") == [(counts["landed"],)]
+    assert query("select load_id from _dlt_loads") == query("select _dlt_load_id from files")
+
+
+def test_a_commit_that_is_under_way_is_waited_for(land, query, tmp_path, database):
+    """The next run must not miss what a killed one has asked for at the last moment."""
+    (tmp_path / "x.jsonl").write_text(line())
+    land(tmp_path / "x.jsonl")
+    insert = (
+        "insert into raw_transactions.files"
+        ' select (jsonb_populate_record(files, \'{"_dlt_load_id": "1.5"}\')).*'
+        " from raw_transactions.files"
+    )
+    arguments = (database, "raw_transactions")
+    with closing(database.connect()) as connection, ThreadPoolExecutor(1) as thread:
+        connection.cursor().execute(insert)
+        unlisted = thread.submit(ledger.unlisted, *arguments)
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        deadline = time.monotonic() + 10
+        while query(waiting) == [(0,)] and not unlisted.done():
+            assert time.monotonic() < deadline
+        connection.commit()
+        assert unlisted.result() == ["1.5"]
+
+
+def test_an_interrupt_ends_a_load_that_waits_for_the_server(
+    land, query, tmp_path, database, processes
+):
+    """Also a COPY that hangs, in its thread: Ctrl-C must not wait for it."""
+    path = tmp_path / "made.jsonl"
+    counts = generate(4_000, 11, path)
+    (tmp_path / "x.jsonl").write_text(line())
+    land(tmp_path / "x.jsonl")
+    pipeline = (path, database, tmp_path / "dlt")
+    with closing(database.connect()) as connection:
+        connection.cursor().execute("lock table raw_transactions.transactions")
+        process = processes.Process(target=_ingest_in_small_steps, args=pipeline)
+        process.start()
+        deadline = time.monotonic() + 60
+        copying = "select count(*) from pg_stat_activity where query ~ '^COPY'"
+        while query(f"{copying} and wait_event_type = 'Lock'") == [(0,)]:
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 1
+    assert query("select count(*) from transactions") == [(1,)]
     assert land(path).rows["transactions"] == counts["landed"]
-    assert query(
-        "select count(*) from transactions where _dlt_load_id in"
-        " (select load_id from _dlt_loads where status = 0)"
-    ) == [(counts["landed"],)]
 
 
 def test_a_warehouse_that_refuses_is_an_error_in_two_lines(

@@ -11,27 +11,28 @@ What a load guarantees:
   skipped, whatever its name; a file that grew lands its new lines; a file whose content changed
   otherwise is refused, or lands whole as the replacement of what landed from its path before
   (``is_replacement``: all earlier loads of that path no longer count).
-- A load counts once ``_dlt_loads`` lists it (status 0). The next run takes up a load that was
-  killed before that: it deletes the load's rows and loads them again, so each line is there once.
+- A load counts once ``_dlt_loads`` lists it (status 0). Its rows are one transaction: after a kill
+  they are all there, and the next run lists the load, or none is, and it reads the files again. So
+  each line is there once.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
 from ingestion.pipeline import (
     LoadReport,
-    finish_pending,
+    end_connections,
     load,
     make_pipeline,
     one_at_a_time,
+    refusals,
 )
-from ingestion.progress import task
 from ingestion.sources.transactions import settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from dlt.extract import DltSource
 
     from ingestion.sources.transactions.inputs import Input
-    from ingestion.sources.transactions.landing import Landing
+    from ingestion.sources.transactions.landing import Copy
     from ingestion.sources.transactions.ledger import Plan
     from ingestion.warehouse import Target
 
@@ -118,7 +119,7 @@ def ingest(
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
-        _finish_earlier(pipeline, target, report)
+        finish_earlier(pipeline, target, report)
         landed = ledger.landed(target, pipeline.dataset_name)
         with inputs.Inbox(_inbox(pipeline)) as inbox:
             plan = ledger.plan(inbox.receive(found), landed, inbox, replace=replace)
@@ -131,71 +132,108 @@ def ingest(
     return report
 
 
-def transactions_source(landing: Landing) -> DltSource:
-    """The dlt source: three resources, whose rows ``landing`` has as Parquet files.
+def transactions_source(folder: Path) -> DltSource:
+    """The dlt source, which makes the tables: three resources without a row.
 
-    Columns and types are declared here and nowhere inferred: dlt imports the files as they are.
+    Columns and types are declared here and nowhere inferred. The rows go into the tables by COPY
+    (see ``landing``), under the load that dlt has opened and closes.
+
+    Args:
+        folder: where to write the empty files that dlt loads.
     """
     import dlt
 
-    def jobs(table: str) -> Iterator[Any]:
-        load_id = dlt.current.load_package_state()["load_id"]
-        files = landing.jobs(table, load_id)
-        for path, rows in files.items():
-            yield dlt.mark.with_file_import(str(path), "parquet", rows)
-        if not files:  # so that the table is there
-            yield dlt.mark.with_file_import(str(landing.empty_job(table)), "csv", 0)
+    def nothing(table: str) -> Iterator[Any]:
+        path = folder / f"{table}.csv"
+        path.write_text(",".join(COLUMNS[table]) + "\n")
+        yield dlt.mark.with_file_import(str(path), "csv", 0)
 
     @dlt.source(name="transactions", schema_contract={"data_type": "freeze"})
     def source() -> Iterator[Any]:
         for table, columns in COLUMNS.items():
             yield dlt.resource(
-                jobs(table),
+                nothing(table),
                 name=table,
                 columns={name: dict(hints) for name, hints in columns.items()},  # dlt's to keep
                 write_disposition="append",
-                file_format="parquet",
+                file_format="parquet",  # for dlt, that is ADBC, which writes json and not jsonb
             )
 
     return source()
 
 
-def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
-    from dlt.pipeline.exceptions import PipelineStepFailed
+@contextmanager
+def open_load(pipeline: dlt.Pipeline) -> Iterator[Copy]:
+    """A load: what is written in the block lands, and counts when all of it is there.
 
+    dlt opens it, makes the tables, and lists it as complete in the end. The rows are one
+    transaction. If nothing is written there is no load.
+
+    Raises:
+        UserError: the warehouse does not take it.
+    """
+    from ingestion.sources.transactions.landing import Copy
+
+    with refusals("transactions"):
+        load_id = _extract(pipeline)
+        url = pipeline.destination_client().config.credentials.to_native_representation()
+        with closing(Copy(url, pipeline.dataset_name, load_id)) as copy:
+            yield copy
+            if not copy.rows:
+                pipeline.drop()
+                return
+            copy.commit()
+        load(pipeline)
+
+
+def _extract(pipeline: dlt.Pipeline) -> str:
+    """Begin a load with nothing in it, and make the tables; returns its id."""
+    pipeline.sync_destination()
+    extracted = pipeline.extract(transactions_source(Path(pipeline.working_dir)))
+    pipeline.sync_schema()
+    return extracted.loads_ids[0]
+
+
+def finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -> None:
+    """Take up what a killed run has left: loads whose rows are there and that are not listed.
+
+    All else that it may have left is in dlt's working folder and of no use, as rows are there as a
+    whole or not at all. So it does not matter if that folder is lost.
+    """
+    from ingestion.sources.transactions import ledger
+
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        end_connections(cursor, pipeline.pipeline_name)
+    load_ids = ledger.unlisted(target, pipeline.dataset_name)
+    if load_ids:
+        with refusals("transactions"):
+            _extract(pipeline)  # for the schema
+            with pipeline.destination_client() as client:
+                for load_id in load_ids:
+                    client.complete_load(load_id)
+        taken_up = [
+            row for row in ledger.landed(target, pipeline.dataset_name) if row.load_id in load_ids
+        ]
+        report.rows["files"] += len(taken_up)
+        report.rows["transactions"] += sum(row.rows for row in taken_up)
+        report.rejected += sum(row.rejected for row in taken_up)
+        report.notes += [
+            f"{row.name}: an earlier, killed run has been completed." for row in taken_up
+        ]
+    if pipeline.has_pending_data:
+        pipeline.drop()
+
+
+def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
     from ingestion.sources.transactions.landing import Landing
 
-    landing = Landing(plan, _folder(pipeline), _max_reject_share())
-    pipeline.sync_destination()
-    try:
-        pipeline.extract(transactions_source(landing))
-    except PipelineStepFailed as error:
-        if not landing.files and isinstance(_root(error), UserError):
-            return  # the plan's problems say why
-        raise
-    with task("Loading"):
-        load(pipeline, settings.LOAD_WORKERS)
-    _tidy(pipeline)
+    share = _max_reject_share()
+    with open_load(pipeline) as copy:
+        landing = Landing(plan, copy, share)
+        landing.read()
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
-
-
-def _finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -> None:
-    """Land what an earlier run had read when it was killed."""
-    from ingestion.sources.transactions import ledger
-
-    shutil.rmtree(_folder(pipeline), ignore_errors=True)
-    load_ids = finish_pending(pipeline, target, settings.LOAD_WORKERS)
-    if not load_ids:
-        return
-    taken_up = [
-        row for row in ledger.landed(target, pipeline.dataset_name) if row.load_id in load_ids
-    ]
-    report.rows["files"] += len(taken_up)
-    report.rows["transactions"] += sum(row.rows for row in taken_up)
-    report.rejected += sum(row.rejected for row in taken_up)
-    report.notes += [f"{row.name}: an earlier, killed run has been completed." for row in taken_up]
 
 
 def _complain(plan: Plan, report: LoadReport) -> None:
@@ -229,26 +267,6 @@ def _max_reject_share() -> float:
     return share
 
 
-def _tidy(pipeline: dlt.Pipeline) -> None:
-    """Remove load jobs that are done (dlt keeps them), and what killed extractions have left."""
-    working = Path(pipeline.working_dir)
-    done = [_folder(pipeline), *working.glob("load/loaded/*/completed_jobs")]
-    halves = [half for half in working.glob("normalize/*/") if half.name != "extracted"]
-    for folder in [*done, *halves]:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder(pipeline: dlt.Pipeline) -> Path:
-    """Where load jobs are written; beside dlt's own folders, so that dlt takes them by a link."""
-    return Path(pipeline.working_dir) / "files"
-
-
 def _inbox(pipeline: dlt.Pipeline) -> Path:
     """Where files from elsewhere are copied; not in dlt's folder, which dlt may empty."""
     return Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}_inbox"
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__:
-        error = error.__cause__
-    return error

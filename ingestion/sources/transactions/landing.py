@@ -1,20 +1,21 @@
-"""From files to load jobs: Parquet files with the columns of the raw tables, one COPY each.
+"""From files to the raw tables: typed rows go into COPY while the next ones are being read.
 
-dlt takes these files as they are (``dlt.mark.with_file_import``), so rows are written once.
+All rows of a load, its ledger included, go in one transaction. So they are there as a whole or not
+at all, whenever a run is killed; and what has been sent of a file that is refused in the end is
+rolled back, to the savepoint before it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ingestion.errors import UserError
 from ingestion.progress import task
@@ -27,7 +28,7 @@ _NULLABLE = (*settings.TEXT_FIELDS, "extra_fields", "etag", "header", "replay_of
 
 
 def _raw(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
-    """Columns of a raw table, nullable where dlt knows so: otherwise it would write all anew."""
+    """Columns of a raw table."""
     of_a_load = [(name, pa.string()) for name in ("_file_name", "_file_checksum", "_dlt_load_id")]
     return pa.schema(
         [pa.field(name, kind, name in _NULLABLE) for name, kind in (*columns, *of_a_load)]
@@ -55,176 +56,207 @@ SCHEMAS = {
         ]
     ),
 }
-_REPEATED = ["_file_name", "_file_checksum", "_dlt_load_id", *settings.TEXT_FIELDS, "reason_code"]
 
 
-class Jobs:
-    """Load jobs of one table: rows go in, Parquet files come out (``files``: path to rows)."""
+class Copy:
+    """One transaction that fills raw tables by COPY, in a thread of its own.
 
-    def __init__(self, folder: Path, table: str) -> None:
-        self.files: dict[Path, int] = {}
-        self._folder, self._table = folder, table
-        self._writer: pq.ParquetWriter | None = None
+    What is asked for is done later, in the same order, while the caller goes on; an error comes up
+    in a later call. Nothing of it stays without ``commit``.
 
-    def write(self, rows: pa.Table) -> None:
-        if not rows.num_rows:
-            return
-        if self._writer is None:
-            self._path = self._folder / f"{self._table}-{id(self)}-{len(self.files)}.parquet"
-            self.files[self._path] = 0
-            self._writer = pq.ParquetWriter(
-                self._path,
-                rows.schema,
-                compression="none",
-                use_dictionary=[name for name in rows.column_names if name in _REPEATED],
-                write_statistics=False,
+    Args:
+        url: of the warehouse.
+        dataset: the schema.
+        load_id: the load, for ``_dlt_load_id``.
+
+    Attributes:
+        rows: number of rows written and not rolled back.
+    """
+
+    def __init__(self, url: str, dataset: str, load_id: str) -> None:
+        from adbc_driver_postgresql import dbapi
+
+        self.load_id, self.rows, self._rows_before = load_id, 0, 0
+        self._dataset = dataset
+        self._connection = dbapi.connect(url)
+        self._cursor = self._connection.cursor()
+        self._thread = ThreadPoolExecutor(1)
+        self._asked: deque[Future] = deque()
+
+    def write(self, table: str, rows: pa.Table) -> None:
+        """Append rows to a table, whose columns have the same names."""
+        if rows.num_rows:
+            self.rows += rows.num_rows
+            self._ask(
+                self._cursor.adbc_ingest, table, rows, mode="append", db_schema_name=self._dataset
             )
-        self._writer.write_table(rows)
-        self.files[self._path] += rows.num_rows
-        if self.files[self._path] >= settings.JOB_ROWS:
-            self.close()
+
+    def savepoint(self) -> None:
+        """What is written from now on can be rolled back."""
+        self._rows_before = self.rows
+        self._ask(self._cursor.execute, "savepoint marquee")
+
+    def release(self) -> None:
+        """What was written since the savepoint stays."""
+        self._ask(self._cursor.execute, "release savepoint marquee")
+
+    def rollback(self) -> None:
+        """What was written since the savepoint goes."""
+        self.rows = self._rows_before
+        self._ask(self._cursor.execute, "rollback to savepoint marquee")
+        self.release()
+
+    def commit(self) -> None:
+        """Wait until all of it is done, and make it last."""
+        self._ask(self._connection.commit)
+        self._wait(0)
 
     def close(self) -> None:
-        if self._writer:
-            self._writer.close()
-            self._writer = None
+        """End it; what is under way in the server is broken off."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        if any(not asked.done() for asked in self._asked):
+            self._cursor.adbc_cancel()
+        self._thread.shutdown()
+        self._cursor.close()
+        self._connection.close()
 
-    def discard(self) -> None:
-        self.close()
-        for path in self.files:
-            path.unlink()
+    def _ask(self, call: Callable, *arguments: Any, **options: Any) -> None:
+        self._wait(settings.COPY_AHEAD)
+        self._asked.append(self._thread.submit(call, *arguments, **options))
+
+    def _wait(self, left: int) -> None:
+        while len(self._asked) > left:
+            self._asked[0].result()
+            self._asked.popleft()
 
 
 class Pending:
-    """Rows of a file until it is known whether they land: few in memory, many as jobs."""
+    """Rows of a file until it is known whether they land: few in memory, many behind a savepoint.
 
-    def __init__(self, folder: Path, table: str) -> None:
-        self.rows = 0
-        self._held: list[pa.Table] = []
-        self._own = Jobs(folder, table)
+    A ``UserError`` at the end of the block says that they do not.
 
-    def write(self, rows: pa.Table) -> None:
-        self._held.append(rows)
-        self.rows += rows.num_rows
-        if self.rows > settings.HELD_ROWS:
-            self._empty_into(self._own)
+    Attributes:
+        rows: number of rows, by table.
+    """
 
-    def land(self, shared: Jobs) -> None:
-        """Hand the rows over: the few to the jobs that many files share, the many as they are."""
-        self._empty_into(self._own if self._own.files else shared)
-        self._own.close()
-        shared.files |= self._own.files
+    def __init__(self, copy: Copy) -> None:
+        self.rows: Counter[str] = Counter()
+        self._copy, self._sends = copy, False
+        self._held: list[tuple[str, pa.Table]] = []
 
-    def discard(self) -> None:
-        self._own.discard()
+    def __enter__(self) -> Pending:
+        return self
 
-    def _empty_into(self, jobs: Jobs) -> None:
-        for table in self._held:
-            jobs.write(table)
-        self._held = []
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._sends and kind and issubclass(kind, UserError):
+            self._copy.rollback()
+
+    def write(self, table: str, rows: pa.Table) -> None:
+        self.rows[table] += rows.num_rows
+        self._held.append((table, rows))
+        if self.rows.total() > settings.HELD_ROWS:
+            if not self._sends:
+                self._copy.savepoint()
+                self._sends = True
+            for held in self._held:
+                self._copy.write(*held)
+            self._held = []
+
+    def land(self) -> list[tuple[str, pa.Table]]:
+        """They land; returns those that have not been sent, with their tables."""
+        if self._sends:
+            self._copy.release()
+        return self._held
 
 
 class Landing:
-    """Reads the files of a plan, once, and keeps what lands as load jobs.
+    """Reads the files of a plan, once, and sends what lands.
 
     Attributes:
-        rows, rejected, files: what has been read and will land.
+        rows, rejected, files: what has been sent and stays.
         plan: its notes and problems grow as files are read.
     """
 
-    def __init__(self, plan: Plan, folder: Path, max_reject_share: float) -> None:
+    def __init__(self, plan: Plan, copy: Copy, max_reject_share: float) -> None:
         self.plan = plan
         self.rows = self.rejected = self.files = 0
-        self._folder, self._max_reject_share = folder, max_reject_share
-        self._jobs: dict[str, Jobs] = {}
+        self._copy, self._max_reject_share = copy, max_reject_share
+        self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}  # of many files
+        self._held_rows: Counter[str] = Counter()
 
-    def jobs(self, table: str, load_id: str) -> dict[Path, int]:
-        """The load jobs of one table, path to number of rows; the first call reads all files.
-
-        Raises:
-            UserError: nothing lands.
-        """
-        if not self._jobs:
-            self._jobs = {name: Jobs(self._folder, name) for name in SCHEMAS}
-            self._read(load_id)
-        return self._jobs[table].files
-
-    def empty_job(self, table: str) -> Path:
-        """A load job without rows, which makes the table: a CSV file with a header only."""
-        path = self._folder / f"{table}.csv"
-        path.write_text(",".join(SCHEMAS[table].names) + "\n")
-        return path
-
-    def _read(self, load_id: str) -> None:
+    def read(self) -> None:
+        """Read all files; those that must not land are the plan's problems then."""
         megabytes = sum(file.bytes for file in self.plan.files) / 1e6
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with closing(Reader()) as reader, task("Reading", total=megabytes, unit="MB") as advance:
+        with closing(Reader()) as reader, task("Landing", total=megabytes, unit="MB") as advance:
             for file in self.plan.files:
                 try:
-                    self._read_file(file, reader, load_id, advance)
+                    self._read_file(file, reader, advance)
                 except UserError as error:
                     self.plan.problems.append(error.message)
-        for jobs in self._jobs.values():
-            jobs.close()
-        if not self.files:
-            raise UserError("Nothing lands.")
+            for table in self._held:
+                self._send(table)
 
-    def _read_file(self, file: SourceFile, reader: Reader, load_id: str, advance: Callable) -> None:
+    def _read_file(self, file: SourceFile, reader: Reader, advance: Callable) -> None:
         began = time.monotonic()
         stamp = {
             "_file_name": file.name,
             "_file_checksum": file.checksum,
-            "_dlt_load_id": load_id,
+            "_dlt_load_id": self._copy.load_id,
         }
-        good, bad = Pending(self._folder, "transactions"), Pending(self._folder, "rejects")
         reasons: Counter[str] = Counter()
         first_line = last_line = done = 0
         example = None
-        with ExitStack() as on_error:
-            on_error.callback(good.discard)
-            on_error.callback(bad.discard)
-            for batch in ahead(reader.read(file)):
-                good.write(_stamped(batch.rows, SCHEMAS["transactions"], stamp))
-                bad.write(_stamped(batch.rejects, SCHEMAS["rejects"], stamp))
+        with Pending(self._copy) as pending, closing(ahead(reader.read(file))) as batches:
+            for batch in batches:
+                for table, rows in (("transactions", batch.rows), ("rejects", batch.rejects)):
+                    pending.write(table, _stamped(rows, SCHEMAS[table], stamp))
                 reasons.update(batch.rejects["reason_code"].to_pylist())
                 if not example and batch.rejects.num_rows:
                     example = batch.rejects.slice(0, 1).to_pylist()[0]
                 first_line, last_line = first_line or batch.first_line, batch.last_line
                 advance((batch.done - done) / 1e6)
                 done = batch.done
-            lines = good.rows + bad.rows
-            if not lines:
-                self.plan.empty.append(file.name)
-                return
-            if bad.rows > self._max_reject_share * lines:
-                raise UserError(_too_many(file, bad.rows, lines, reasons, example))
-            on_error.pop_all()
-        good.land(self._jobs["transactions"])
-        bad.land(self._jobs["rejects"])
-        self.rows += good.rows
-        self.rejected += bad.rows
-        self.files += 1
+            lines, rejected = pending.rows.total(), pending.rows["rejects"]
+            if rejected > self._max_reject_share * lines:
+                raise UserError(_too_many(file, rejected, lines, reasons, example))
+        if not lines:
+            self.plan.empty.append(file.name)
+            return
         ledger = {
             "path": file.place,
             "bytes": file.bytes,
             "first_line": first_line,
             "last_line": last_line,
             "lines_read": lines,
-            "rows_landed": good.rows,
-            "rows_rejected": bad.rows,
+            "rows_landed": lines - rejected,
+            "rows_rejected": rejected,
             "is_replacement": file.name in self.plan.replacements,
             "seconds": round(time.monotonic() - began, 3),
             "landed_at": datetime.now(timezone.utc),
             "etag": file.etag,
             "header": file.header,
         }
-        self._jobs["files"].write(pa.Table.from_pylist([ledger | stamp], SCHEMAS["files"]))
+        row = pa.Table.from_pylist([ledger | stamp], SCHEMAS["files"])
+        for table, rows in (*pending.land(), ("files", row)):
+            self._held[table].append(rows)
+            self._held_rows[table] += rows.num_rows
+            if self._held_rows[table] > settings.HELD_ROWS:
+                self._send(table)
+        self.rows += lines - rejected
+        self.rejected += rejected
+        self.files += 1
+
+    def _send(self, table: str) -> None:
+        if self._held[table]:
+            self._copy.write(table, pa.concat_tables(self._held[table]))
+            self._held[table] = []
+            self._held_rows[table] = 0
 
 
 def _stamped(rows: pa.Table, schema: pa.Schema, stamp: dict[str, str]) -> pa.Table:
     """Rows of a file with the columns of the load, as the raw table has them."""
     columns = [*rows.columns, *(pa.repeat(text, rows.num_rows) for text in stamp.values())]
-    return pa.table(columns, schema=schema)
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _too_many(

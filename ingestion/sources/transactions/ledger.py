@@ -83,6 +83,20 @@ def landed(target: Target, dataset: str) -> list[Landed]:
     return [row for row in rows if row.load_id >= replaced.get(row.path, "")]
 
 
+def unlisted(target: Target, dataset: str) -> list[str]:
+    """Loads whose rows are there, which dlt does not list as completed: a run was killed there."""
+    names = {"files": (dataset, "files"), "loads": (dataset, "_dlt_loads")}
+    if not all(_exists(target, *name) for name in names.values()):
+        return []
+    query = (
+        # waits for what a killed run has asked of the server at the last moment
+        "lock table {files}, {loads} in share mode;"
+        " select distinct _dlt_load_id from {files} where _dlt_load_id not in"
+        " (select load_id from {loads} where status = 0) order by 1"
+    )
+    return [load_id for (load_id,) in _run(target, query, **names)]
+
+
 def _exists(target: Target, dataset: str, table: str) -> bool:
     query = "select 1 from pg_tables where schemaname = %s and tablename = %s"
     return bool(_run(target, query, dataset, table))

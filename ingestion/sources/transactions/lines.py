@@ -96,8 +96,10 @@ class Block:
     def odd(self) -> np.ndarray:
         """The lines (0-based) that are not UTF-8, or hold a NUL, a lone CR, a byte order mark."""
         found = self._controls[np.isin(self._bytes[self._controls], (NUL, CR))]
-        marks = [mark.start() for mark in re.finditer(BOM, self.data)]
-        return self._lines_at(np.concatenate([found, marks, self._not_utf8()]).astype(np.int64))
+        if not self.data.isascii():
+            marks = [mark.start() for mark in re.finditer(BOM, self.data)]
+            found = np.concatenate([found, marks, self._not_utf8()]).astype(np.int64)
+        return self._lines_at(found)
 
     @cached_property
     def escaped(self) -> np.ndarray:

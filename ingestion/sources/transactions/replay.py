@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, load, make_pipeline, one_at_a_time
+from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.progress import task
 from ingestion.rejects import Reject, open_rejects
-from ingestion.sources.transactions import settings
 
 if TYPE_CHECKING:
     import dlt
 
+    from ingestion.sources.transactions.landing import Copy
     from ingestion.warehouse import Target
 
 HEAD = """\
@@ -111,17 +111,15 @@ def replay(
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
-        transactions._finish_earlier(pipeline, target, report)
-        replayed = Replayed(texts, transactions._folder(pipeline))
+        transactions.finish_earlier(pipeline, target, report)
+        replayed = Replayed(texts)
         with task("Reading") as advance:
             for reject in open_rejects(target, "transactions"):
                 replayed.read(reject)
                 advance(1)
         if replayed.files:
-            pipeline.sync_destination()
-            pipeline.extract(transactions.transactions_source(replayed))
-            load(pipeline, settings.LOAD_WORKERS)
-            transactions._tidy(pipeline)
+            with transactions.open_load(pipeline) as copy:
+                replayed.write(copy)
     report.rows["transactions"] += sum(len(file.lines) for file in replayed.files.values())
     report.rows["files"] += len(replayed.files)
     report.notes += replayed.notes()
@@ -147,18 +145,17 @@ class ReplayedFile:
 
 
 class Replayed:
-    """What lands of the rejects; to ``transactions_source`` it is what ``Landing`` is.
+    """What lands of the rejects.
 
     Attributes:
         files: by checksum. Mended rows are few, so they stay in memory.
         still: the rejects that cannot land, with the reason.
     """
 
-    def __init__(self, texts: dict[str, bytes] | None, folder: Path) -> None:
+    def __init__(self, texts: dict[str, bytes] | None) -> None:
         self.files: dict[str, ReplayedFile] = {}
         self.still: list[tuple[Reject, str]] = []
-        self._texts, self._folder, self._began = texts, folder, time.monotonic()
-        self._jobs: dict[str, dict[Path, int]] = {}
+        self._texts, self._began = texts, time.monotonic()
         self._unknown = set(texts or ())
 
     def read(self, reject: Reject) -> None:
@@ -197,34 +194,19 @@ class Replayed:
             )
         return notes
 
-    def jobs(self, table: str, load_id: str) -> dict[Path, int]:
-        """The load jobs of one table, path to number of rows."""
-        if not self._jobs:
-            self._write(load_id)
-        return self._jobs.get(table, {})
-
-    def empty_job(self, table: str) -> Path:
-        """A load job without rows: a CSV file with a header only."""
-        from ingestion.sources.transactions.landing import SCHEMAS
-
-        path = self._folder / f"{table}.csv"
-        path.write_text(",".join(SCHEMAS[table].names) + "\n")
-        return path
-
-    def _write(self, load_id: str) -> None:
+    def write(self, copy: Copy) -> None:
+        """Land the rows, and what the ledger has to say of them."""
         import pyarrow as pa
 
-        from ingestion.sources.transactions.landing import SCHEMAS, Jobs
+        from ingestion.sources.transactions.landing import SCHEMAS
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        jobs = {name: Jobs(self._folder, name) for name in ("transactions", "files")}
         for checksum, file in self.files.items():
             name, lines = file.example.file, file.lines
-            stamp = (name, checksum, load_id)
+            stamp = (name, checksum, copy.load_id)
             columns = [*zip(*file.rows, strict=True), lines, *([s] * len(lines) for s in stamp)]
             schema = SCHEMAS["transactions"]
             arrays = [pa.array(c, kind) for c, kind in zip(columns, schema.types, strict=True)]
-            jobs["transactions"].write(pa.table(arrays, schema=schema))
+            copy.write("transactions", pa.table(arrays, schema=schema))
             ledger = {
                 "path": file.example.place,
                 "bytes": file.bytes,
@@ -239,12 +221,9 @@ class Replayed:
                 "replay_of": file.example.load_id,
                 "_file_name": name,
                 "_file_checksum": checksum,
-                "_dlt_load_id": load_id,
+                "_dlt_load_id": copy.load_id,
             }
-            jobs["files"].write(pa.Table.from_pylist([ledger], SCHEMAS["files"]))
-        for table, written in jobs.items():
-            written.close()
-            self._jobs[table] = written.files
+            copy.write("files", pa.Table.from_pylist([ledger], SCHEMAS["files"]))
 
 
 def _row(reject: Reject, text: bytes) -> tuple:

@@ -42,11 +42,10 @@ MAX_REJECT_SHARE = 0.5  # default of `sources.transactions.max_reject_share`
 PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.json", "*.json.gz")
 PATTERNS += ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet")
 
-CHUNK_BYTES = 16 << 20  # read and typed at a time; the reader's memory is a few times this
+CHUNK_BYTES = 8 << 20  # read and typed at a time; the reader's memory is a few times this
 MAX_LINE_BYTES = 64 << 20  # beyond this it is no line but a file without line ends
-HELD_ROWS = 200_000  # of one file in memory until its share of rejects is known; more go to disk
-JOB_ROWS = 250_000  # of one load job, that is of one COPY
-LOAD_WORKERS = 4  # load jobs at a time
+HELD_ROWS = 50_000  # of a file in memory until its share of rejects is known; more are sent before
+COPY_AHEAD = 2  # pieces on their way to the server while the next one is read
 
 # The generator. Weights are whole numbers, so that a seed gives the same file on every machine.
 STATUSES = {"APPROVED": 75, "DECLINED": 10, "PENDING": 10, "REFUNDED": 5}

@@ -1,0 +1,294 @@
+"""How fast transactions land, beside other ways to land the same rows.
+
+Run it with ``make bench-ingest ROWS=1000000``. Every way is a process of its own, from its start
+to its end, and lands into a fresh database of a throw-away server. Ways take turns; medians are
+printed. Memory is the peak of the process, without the server's.
+
+- ``copy``: psql's ``\\copy`` of a CSV file that holds what the raw table holds, lineage columns
+  included, into a table of the same columns: the limit. ``copy10``: the same with the contract's
+  ten columns only.
+- ``marquee``: ``marquee ingest transactions`` of the JSON Lines file as it was generated, with
+  half a percent of lines that must be rejected; it makes schema and tables first.
+- ``dlt``: a plain resource of dicts with dlt's defaults. It and pandas get the lines that land.
+- ``pandas``: ``to_sql`` with its defaults, for a tenth of the rows, scaled up. It needs SQLAlchemy
+  (``pip install -e '.[bench]'``) and is left out where that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ingestion.sources.transactions.settings import FIELDS
+from ingestion.warehouse import Target, load_target, program
+
+SEED = 42
+MARQUEE = [sys.executable, "-m", "ingestion"]
+LAND = [*MARQUEE, "ingest", "transactions"]
+MODEL = "bench_model"  # database with the tables that COPY fills
+SLOW = ("dlt", "pandas")
+MANY = 2_000_000  # rows from which on the slow ways run once
+PANDAS_SHARE = 10
+
+
+class Run(NamedTuple):
+    """One run: wall time in seconds, peak resident memory in bytes."""
+
+    seconds: float
+    memory: int
+
+
+@dataclass
+class Way:
+    """A way to land: its label, the command for a database, what it needs of it, its runs."""
+
+    label: str
+    command: Callable[[Target], list[str]]
+    template: str = "template0"
+    rows: int = 0
+    runs: list[Run] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="lines of the file")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each way")
+    parser.add_argument("--only", nargs="*", help="ways to run, such as copy marquee")
+    arguments = parser.parse_args()
+    # the server's user must not need to enter it; psql reads the files itself
+    with tempfile.TemporaryDirectory(prefix="marquee-bench-") as folder:
+        benchmark(Path(folder), arguments.rows, arguments.repeats, arguments.only)
+
+
+def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> None:
+    """Make the files, let every way run, print the table."""
+    server = load_target()
+    made, landing = folder / "made.jsonl", folder / "landing.jsonl"
+    # in a process of its own: memory of this one would count as the others' (see _run)
+    options = [f"--rows={rows}", f"--seed={SEED}", f"--out={made}"]
+    _run([*MARQUEE, "generate", "transactions", *options], server, folder)
+    _make_model(server, made, folder)
+    landed = _others_files(server, made, folder, landing)
+
+    ways = _ways(folder, made, landing, landed)
+    if "pandas" in ways and not importlib.util.find_spec("sqlalchemy"):
+        print("pandas is left out: it needs SQLAlchemy (pip install -e '.[bench]').\n")
+        del ways["pandas"]
+    ways = {name: way for name, way in ways.items() if not only or name in only}
+    for turn in range(repeats):
+        for name, way in ways.items():
+            if turn == 0 or rows < MANY or name not in SLOW:
+                with _database(server, way.template) as target:
+                    way.runs.append(_run(way.command(target), target, folder))
+                    _check(target, way, name)
+                print(f"{name}: {way.runs[-1].seconds:.1f} s", file=sys.stderr)
+    _print(ways, rows, rows - landed)
+
+
+def _ways(folder: Path, made: Path, landing: Path, rows: int) -> dict[str, Way]:
+    psql = [program("psql"), "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command"]
+    python, here = sys.executable, str(Path(__file__).resolve())
+
+    def child(way: str, share: int = 1) -> Callable[[Target], list[str]]:
+        return lambda target: [python, here, way, str(landing), target.url, str(rows // share)]
+
+    return {
+        "copy": Way(
+            "psql COPY, all columns of the raw table (the limit)",
+            lambda _: [*psql, f"\\copy bench.copy from '{folder}/copy.csv' csv"],
+            MODEL,
+            rows,
+        ),
+        "copy10": Way(
+            "psql COPY, the contract's ten columns only",
+            lambda _: [*psql, f"\\copy bench.copy10 from '{folder}/copy10.csv' csv"],
+            MODEL,
+            rows,
+        ),
+        "marquee": Way(
+            "marquee ingest transactions",
+            lambda _: [*LAND, str(made)],
+            rows=rows,
+        ),
+        "dlt": Way("dlt, dict rows, defaults", child("dlt"), rows=rows),
+        "pandas": Way(
+            f"pandas to_sql, defaults (1/{PANDAS_SHARE} of the rows)",
+            child("pandas", PANDAS_SHARE),
+            rows=rows // PANDAS_SHARE,
+        ),
+    }
+
+
+def _make_model(server: Target, made: Path, folder: Path) -> None:
+    """Make the database whose copies COPY fills: tables like those that Marquee makes."""
+    few = folder / "few.jsonl"
+    with made.open("rb") as file:
+        few.write_bytes(b"".join(line for line, _ in zip(file, range(1_000), strict=False)))
+    _execute(server, f"create database {MODEL} template template0")
+    target = replace(server, dbname=MODEL)
+    _run([*LAND, str(few)], target, folder)
+    ten = ", ".join(FIELDS)
+    _execute(
+        target,
+        "create schema bench",
+        "create table bench.copy (like raw_transactions.transactions including all)",
+        f"create table bench.copy10 as select {ten} from bench.copy",  # noqa: S608
+        "drop schema raw_transactions cascade",
+        "vacuum analyze",
+    )
+
+
+def _others_files(server: Target, made: Path, folder: Path, landing: Path) -> int:
+    """Write what other ways land: CSV files of the rows in the raw table, JSON lines that land.
+
+    Returns:
+        How many rows that is.
+    """
+    with _database(server, "template0") as target:
+        _run([*LAND, str(made)], target, folder)
+        with closing(target.connect()) as connection, connection.cursor() as cursor:
+            for name, columns in (("copy", "*"), ("copy10", ", ".join(FIELDS))):
+                with (folder / f"{name}.csv").open("wb") as file:
+                    cursor.copy_expert(
+                        f"copy (select {columns} from raw_transactions.transactions)"  # noqa: S608
+                        " to stdout csv",
+                        file,
+                    )
+            landed = cursor.rowcount
+            cursor.execute("select _file_line from raw_transactions.rejects")
+            rejected = {line for (line,) in cursor.fetchall()}
+    with made.open("rb") as lines, landing.open("wb") as file:
+        file.writelines(line for at, line in enumerate(lines, 1) if at not in rejected)
+    return landed
+
+
+def _run(command: list[str], target: Target, folder: Path) -> Run:
+    """Run a command to its end, with a folder of its own for what it keeps.
+
+    Linux counts a process's memory from its parent's at the time of the fork: about 40 MB here.
+    """
+    _execute(target, "checkpoint")
+    state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
+    env = os.environ | target.libpq_env() | {"BENCH_STATE": str(state)}
+    started = time.monotonic()
+    with (state / "output").open("w+") as output:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stdout=output,
+            stderr=output,
+            # dlt looks for settings where it stands: the others run without the project's
+            cwd=Path(__file__).parent.parent if "ingestion" in command else state,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        if process.returncode:
+            output.seek(0)
+            sys.exit(f"{' '.join(command[:6])} failed:\n{output.read()[-2000:]}")
+    shutil.rmtree(state)
+    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+@contextmanager
+def _database(server: Target, template: str) -> Iterator[Target]:
+    _execute(server, f"create database bench_run template {template} strategy file_copy")
+    try:
+        yield replace(server, dbname="bench_run")
+    finally:
+        _execute(server, "drop database bench_run with (force)")
+
+
+def _execute(target: Target, *statements: str) -> None:
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _check(target: Target, way: Way, name: str) -> None:
+    """Whether all rows have landed."""
+    tables = {"copy": "bench.copy", "copy10": "bench.copy10", "pandas": "transactions"}
+    table = tables.get(name, "raw_transactions.transactions")
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select count(*) from {table}")  # noqa: S608 - names of ours
+        found = cursor.fetchone()[0]
+    if found != way.rows:
+        sys.exit(f"{name}: {found:,} rows have landed instead of {way.rows:,}.")
+
+
+def _print(ways: dict[str, Way], lines: int, rejected: int) -> None:
+    limit = ways.get("copy")
+    rows = lines - rejected
+    print(f"{lines:,} lines of JSON, {rejected:,} of them to be rejected; medians\n")
+    print(f"| {'way':<52} | runs | seconds |    rows/s | of COPY | memory, MB |")
+    print(f"|{'-' * 54}|-----:|--------:|----------:|--------:|-----------:|")
+    for way in ways.values():
+        memory = statistics.median(run.memory for run in way.runs) / 1e6
+        rate = _rate(way)
+        ratio = f"{rate / _rate(limit):.3f}" if limit else ""
+        seconds = rows / rate  # scaled where a way has landed a part of the rows
+        print(
+            f"| {way.label:<52} | {len(way.runs):>4} | {seconds:>7.1f} | {rate:>9,.0f} |"
+            f" {ratio:>7} | {memory:>10,.0f} |"
+        )
+
+
+def _rate(way: Way) -> float:
+    """Rows a second, by the median."""
+    return way.rows / statistics.median(run.seconds for run in way.runs)
+
+
+# The other ways, in their own processes
+
+
+def land_with_dlt(file: Path, url: str, _: int) -> None:
+    """What anybody would write first."""
+    import json
+
+    import dlt
+
+    def rows() -> Iterator[dict]:
+        with file.open() as lines:
+            for line in lines:
+                yield json.loads(line)
+
+    pipeline = dlt.pipeline(
+        "bench",
+        destination=dlt.destinations.postgres(url),
+        dataset_name="raw_transactions",
+        pipelines_dir=os.environ["BENCH_STATE"],
+    )
+    pipeline.run(dlt.resource(rows, name="transactions"))
+
+
+def land_with_pandas(file: Path, url: str, rows: int) -> None:
+    import pandas as pd
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
+    frame = pd.read_json(file, lines=True, nrows=rows)
+    frame.to_sql("transactions", engine, index=False)
+
+
+if __name__ == "__main__":
+    others = {"dlt": land_with_dlt, "pandas": land_with_pandas}
+    if len(sys.argv) == 5 and sys.argv[1] in others:
+        way, path, place, number = sys.argv[1:]
+        others[way](Path(path), place, int(number))
+    else:
+        main()
