@@ -7,12 +7,23 @@ with candidates as (
     select * from {{ ref('int_brand_releases__candidates') }}
 ),
 
-movie_companies as (
-    select * from {{ ref('int_movie_companies__listed') }}
+listed_companies as (
+    select * from {{ ref('stg_tmdb__movie_companies') }}
 ),
 
 releases as (
     select * from {{ ref('int_brand_releases__unioned') }}
+),
+
+-- of the few films that matter: all films' companies would be far more rows
+movie_companies as (
+    select
+        candidates.movie_id,
+        listed_companies.company_id
+    from candidates
+    inner join listed_companies
+        on candidates.movie_dlt_id = listed_companies.movie_dlt_id
+    group by candidates.movie_id, listed_companies.company_id
 ),
 
 -- releases that leave no doubt: printed as TMDB titles it, and no rival comes

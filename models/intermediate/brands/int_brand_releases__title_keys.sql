@@ -31,7 +31,7 @@ readings as (
         brand_release_key,
         '{{ rule }}' as match_rule,
         {{ cost }} as rule_cost,
-        {{ expression }} as folded_title
+        {{ expression }} as title
     from releases
 
     union all
@@ -43,7 +43,7 @@ readings as (
         0.3 as rule_cost,
         replace(
             {{ folded }}, aliases.phrase, aliases.replacement
-        ) as folded_title
+        ) as title
     from releases
     inner join aliases
         on {{ folded }} like '%' || aliases.phrase || '%'
@@ -56,7 +56,7 @@ keyed as (
         brand_release_key,
         match_rule,
         rule_cost,
-        {{ title_key('folded_title') }} as title_key
+        {{ title_key('title') }} as title_key
     from readings_keyed
 
     union all

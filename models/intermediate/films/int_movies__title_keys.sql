@@ -2,67 +2,54 @@ with movies as (
     select * from {{ ref('stg_tmdb__movies') }}
 ),
 
+title_kinds as (
+    select
+        'title' as title_kind,
+        0 as kind_rank
+    union all
+    select
+        'loose_title' as title_kind,
+        1 as kind_rank
+    union all
+    select
+        'original_title' as title_kind,
+        2 as kind_rank
+    union all
+    select
+        'loose_original_title' as title_kind,
+        3 as kind_rank
+),
+
+-- a join and not a union, so that each film is read once and by all workers
 titles as (
     select
-        movie_id,
-        title_key,
-        'title' as title_kind,
-        0 as kind_rank,
-        {{ fold_text('title') }} as folded_title
+        movies.movie_id,
+        title_kinds.title_kind,
+        title_kinds.kind_rank,
+        case
+            when title_kinds.kind_rank < 2 then movies.title
+            else movies.original_title
+        end as title
     from movies
-
-    union all
-
-    select
-        movie_id,
-        original_title_key as title_key,
-        'original_title' as title_kind,
-        2 as kind_rank,
-        {{ fold_text('original_title') }} as folded_title
-    from movies
-    where original_title_key != title_key or title_key is null
+    cross join title_kinds
+    where
+        title_kinds.kind_rank < 2
+        or movies.title is null
+        or movies.original_title != movies.title
 ),
 
 {{ loose_title_ctes('titles') }},
 
-keyed as (
-    select
-        movie_id,
-        title_key,
-        title_kind,
-        kind_rank
-    from titles_keyed
-
-    union all
-
-    select
-        movie_id,
-        loose_title_key as title_key,
-        'loose_' || title_kind as title_kind,
-        kind_rank + 1 as kind_rank
-    from titles_keyed
-),
-
--- a key that several titles of a film give counts as the plainest of them
-ranked as (
-    select
-        *,
-        row_number() over (
-            partition by movie_id, title_key
-            order by kind_rank
-        ) as plainness
-    from keyed
-    where title_key is not null
-),
-
 final as (
     select
         movie_id,
-        title_key,
+        case
+            when kind_rank in (0, 2) then {{ normalize_title('title') }}
+            else loose_title_key
+        end as title_key,
         title_kind,
         kind_rank
-    from ranked
-    where plainness = 1
+    from titles_keyed
 )
 
 select * from final
