@@ -71,17 +71,45 @@ def status(name: str | None) -> None:
 
 @db.command()
 @target_option
+@click.option("--role", type=click.Choice(warehouse.ROLES), help="Log in as this role.")
 @click.option("--no-password", is_flag=True, help="Leave the password out.")
-def url(name: str | None, no_password: bool) -> None:
+def url(name: str | None, role: str | None, no_password: bool) -> None:
     """Print the warehouse's postgresql:// URL.
 
-    The password is in it, for tools that want it so.
+    The password is in it, for tools that want it so. Give a BI tool that of --role reporter, who
+    reads marts and nothing else.
     """
     target = load_target(name)
+    if role:
+        target = _login(target, role)
     if no_password:
         click.echo(replace(target, password="").url.replace(":@", "@", 1))
     else:
         click.echo(target.url)
+
+
+@db.command()
+@target_option
+def roles(name: str | None) -> None:
+    """Make the roles loader, transformer and reporter, or renew their rights.
+
+    The same as `dbt run-operation make_roles`; on the embedded server each gets a login besides.
+    """
+    from ingestion.run import install_packages, make_roles
+
+    target = server.ready(name)
+    install_packages()
+    names = make_roles(target)
+    for role, may in {
+        "loader": "lands raw data",
+        "transformer": "runs dbt: reads raw data, owns what the models make",
+        "reporter": "reads marts and nothing else",
+    }.items():
+        click.echo(f"{names[role]:<20} {may}")
+    if server.is_embedded(target):
+        click.echo("Log in as one of them: marquee db url --role reporter")
+    else:
+        click.echo(_to_log_in(names["reporter"]))
 
 
 @db.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -116,6 +144,24 @@ def reset(yes: bool) -> None:
     embedded.reset(server.profiles_login(warehouse.profiles_path()))
     server.write_profiles(embedded)
     click.echo(f"The embedded PostgreSQL is empty and running: {embedded.target.place}")
+
+
+def _login(target: Target, role: str) -> Target:
+    """The same place, logged in to as a role.
+
+    Raises:
+        UserError: its password is not ours to know, or it has not been made.
+    """
+    if server.is_embedded(target):
+        return Server().login(role)
+    raise UserError(
+        f"The passwords of {target.host}:{target.port} are kept there, not here.\n"
+        f"{_to_log_in(warehouse.role_names()[role])}"
+    )
+
+
+def _to_log_in(name: str) -> str:
+    return f"Let it in there with a password: alter role {name} login password '...'"
 
 
 def _embedded(verb: str) -> Server:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ingestion.errors import UserError
-from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path
+from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path, role_names
 
 DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
 PACKAGES = ("dbt-core", "dbt-postgres", "dlt", "duckdb", "pyarrow")
@@ -112,9 +112,14 @@ def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
             cursor.execute(
                 "select current_setting('server_version'),"
                 " current_setting('server_version_num')::int / 10000,"
-                " has_database_privilege(current_database(), 'create')"
+                # a loader has its schemas made for it
+                " has_database_privilege(current_database(), 'create') or (select"
+                " bool_and(has_schema_privilege(nspname, 'create')) from pg_namespace"
+                " where starts_with(nspname, 'raw_')),"
+                " array(select rolname::text from pg_roles where rolname = any(%s))",
+                (list(role_names().values()),),
             )
-            version, major, may_create = cursor.fetchone()
+            version, major, may_create, roles = cursor.fetchone()
             cursor.execute(
                 "select name, coalesce(nullif(reltuples, -1), n_live_tup)"
                 " from unnest(%s) as name"
@@ -138,6 +143,7 @@ def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
     else:
         yield Check("server", True, detail)
     yield _raw_tables(landed)
+    yield _roles(roles, target)
 
 
 def _raw_tables(landed: dict[str, float]) -> Check:
@@ -149,6 +155,16 @@ def _raw_tables(landed: dict[str, float]) -> Check:
     ]
     whole = len(landed) == len(RAW_TABLES)
     return Check("raw tables", whole or None, ", ".join(counts), "" if whole else _MAKE)
+
+
+def _roles(there: list[str], target: Target) -> Check:
+    names = role_names().values()
+    if not there:  # that is a way to work, too
+        detail = f"none: {target.user} does everything; marquee db roles makes them"
+        return Check("roles", True, detail)
+    if missing := [name for name in names if name not in there]:
+        return Check("roles", None, f"no {', '.join(missing)}", "Run: marquee db roles")
+    return Check("roles", True, ", ".join(names))
 
 
 def _dbt_packages() -> Check:

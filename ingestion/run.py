@@ -67,6 +67,9 @@ def run_all(target_name: str | None) -> None:
     with steps.step("Build and test models") as said:
         built = dbt("build", target, label="Building")
         said.append(built)
+    if server.is_embedded(target) and target.user == server.ROLE:
+        with steps.step("Make roles") as said:
+            said.append(", ".join(make_roles(target).values()))
     with steps.step("Write the docs page") as said:
         dbt("docs", target, "generate", "--static", "--no-compile", label="Documenting")
         said.append(_relative(target_path() / "static_index.html"))
@@ -176,6 +179,31 @@ def install_packages() -> str:
     return "the dbt package hub does not answer: the stand-in packages/dbt_utils serves"
 
 
+def make_roles(target: Target) -> dict[str, str]:
+    """Make loader, transformer and reporter by dbt's macro; on the embedded server they can log in.
+
+    Returns:
+        What the role is for to its name.
+
+    Raises:
+        UserError: the login may not make roles; says what it needs.
+    """
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
+        )
+        if not cursor.fetchone()[0]:
+            raise UserError(
+                f"{target.user} may not make roles at {target.host}:{target.port}.\n"
+                f"As a superuser there: alter role {target.user} createrole; then run this again."
+            )
+    dbt("run-operation", target, "make_roles", label="Making roles")
+    names = warehouse.role_names()
+    if server.is_embedded(target):
+        server.Server().let_in(names)
+    return names
+
+
 def dbt(command: str, target: Target, *args: str, label: str) -> str:
     """Run dbt in this process, with a progress bar.
 
@@ -215,7 +243,8 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
 
 def _count(results: Sequence) -> str:
     kinds = {"model": "models", "seed": "seeds", "snapshot": "snapshots"}
-    counts = Counter(kinds.get(r.node.resource_type, "tests") for r in results)
+    nodes = [r.node for r in results if r.node.resource_type != "operation"]  # hooks
+    counts = Counter(kinds.get(node.resource_type, "tests") for node in nodes)
     warned = [r.node.name for r in results if r.status == "warn"]
     order = ("models", "seeds", "snapshots", "tests")
     text = ", ".join(f"{counts[kind]} {kind}" for kind in order if counts[kind]) + " passed"

@@ -6,7 +6,7 @@ it; dlt, dbt and BI tools need TCP and a server that stays. So this module calls
 ``pg_ctl`` itself. Any other PostgreSQL serves as well, by ``profiles.yml`` alone.
 
 All state is below one folder (``.marquee/``): ``pgdata`` with the data and ``server.log``, and
-``server.json`` (mode 0600) with port and password. PostgreSQL refuses to run as root, so for root
+``server.json`` (mode 0600) with port and passwords. PostgreSQL refuses to run as root, so for root
 it runs as the system user ``marquee``; what that user cannot reach there (a clone below ``/root``,
 say) is kept in ``/var/lib/marquee`` instead.
 """
@@ -28,10 +28,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+
+from psycopg2 import sql
+from psycopg2.extensions import encrypt_password
 
 from ingestion.errors import UserError
 from ingestion.warehouse import PROJECT_DIR, STATE_DIR, Target, load_target, profiles_path
@@ -60,7 +64,7 @@ class Server:
 
     @property
     def settings(self) -> dict:
-        """Content of ``server.json``: host, port, user, password, dbname, data; or empty.
+        """Content of ``server.json``: host, port, user, password, dbname, data, logins; or empty.
 
         Raises:
             UserError: it belongs to somebody else.
@@ -118,6 +122,16 @@ class Server:
         login = {key: settings[key] for key in ("host", "port", "user", "password", "dbname")}
         return Target(name="dev", schema="dev", **login)
 
+    def login(self, role: str) -> Target:
+        """How to log in as one of dbt's roles: loader, transformer or reporter.
+
+        Raises:
+            UserError: that role has not been made here.
+        """
+        if login := self.settings.get("logins", {}).get(role):
+            return replace(self.target, **login)
+        raise UserError(f"There is no {role} here yet.\nMake the roles with: marquee db roles")
+
     def status(self) -> dict[str, str]:
         """What a person wants to know, as label and value."""
         if not self.initialised:
@@ -172,6 +186,27 @@ class Server:
                 return False
             self._start()
             return True
+
+    def let_in(self, roles: dict[str, str]) -> None:
+        """Give roles of the server a password each, generated when they have none yet.
+
+        Args:
+            roles: what the role is for (loader, ...) to its name in the server.
+        """
+        with self._alone():
+            logins = dict(self.settings.get("logins", {}))
+            for role, name in roles.items():
+                known = logins.get(role, {}).get("password")
+                logins[role] = {"user": name, "password": known or secrets.token_urlsafe(24)}
+            self._save(logins=logins)
+            with closing(self.target.connect()) as connection, connection.cursor() as cursor:
+                for login in logins.values():
+                    user, password = login["user"], login["password"]
+                    # made here, so that neither the server's log nor its views ever show it
+                    scram = encrypt_password(password, user, connection, "scram-sha-256")
+                    statement = sql.SQL("alter role {} login password {}")
+                    cursor.execute(statement.format(sql.Identifier(user), sql.Literal(scram)))
+                connection.commit()
 
     def stop(self) -> bool:
         """Stop the server; open transactions are rolled back. False when it was not running."""
@@ -257,12 +292,13 @@ class Server:
                 password=password,
                 dbname=ROLE,
                 data="pgdata" if place == self.home else str(data),
+                logins={},  # of the server that was here before
             )
             (staging / "pgdata").rename(data)
         finally:
             _remove(staging)
 
-    def _save(self, **settings: str | int) -> None:
+    def _save(self, **settings: str | int | dict) -> None:
         text = json.dumps(self.settings | settings, indent=2) + "\n"
         _write_private(self.home / "server.json", text)
 

@@ -24,6 +24,8 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 # MARQUEE_STATE_DIR: throw-away warehouses keep their state elsewhere
 STATE_DIR = Path(os.environ.get("MARQUEE_STATE_DIR") or PROJECT_DIR / ".marquee")
 
+ROLES = ("loader", "transformer", "reporter")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -121,9 +123,18 @@ def profiles_path() -> Path:
     return home if f"\n{_profile_name()}:" in f"\n{home.read_text(encoding='utf-8')}" else here
 
 
+def role_names() -> dict[str, str]:
+    """What a role is for (loader, transformer, reporter) to its name, from dbt's variables."""
+    variables = _project()["vars"]
+    return {role: variables[f"{role}_role"] for role in ROLES}
+
+
 def _profile_name() -> str:
-    text = (PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)["profile"]
+    return _project()["profile"]
+
+
+def _project() -> dict:
+    return yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
 
 
 def load_target(name: str | None = None, profiles: Path | None = None) -> Target:
