@@ -6,7 +6,7 @@ READY := .venv/.ready
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-tmdb bench-match torture
+.PHONY: help setup run test lint format docs clean bench-tmdb bench-match mutate torture
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
 	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py::test_random_kills
+
+mutate: $(READY)  ## break the warehouse in about 50 ways, one at a time: each must be caught by its test
+	@$(BIN)/marquee scratch python benchmarks/mutate.py $(if $(ONLY),--only '$(ONLY)')
 
 lint: $(READY)  ## ruff, and sqlfluff with the dbt templater
 	@$(BIN)/ruff check .
