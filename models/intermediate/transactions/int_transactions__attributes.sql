@@ -1,20 +1,58 @@
-{{ config(materialized='table') }}
+{%- set attributes = [
+    'merchant_name', 'category_name', 'city_name', 'payment_method'
+] -%}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='delete+insert',
+        unique_key=['attribute_name', 'attribute_value'],
+        on_schema_change='fail',
+        pre_hook='{{ delete_all_when_files_were_replaced() }}'
+    )
+}}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
 
 with transactions as (
     select * from {{ ref('int_transactions__checked') }}
-    where rejection_reason is null
+    where
+        rejection_reason is null
+        {% if is_incremental() and not files_were_replaced() -%}
+        and {{ is_new() }}
+        {% endif %}
 ),
 
 -- one pass over all transactions serves every dimension of theirs
-final as (
+combined as (
     select
-        merchant_name,
-        category_name,
-        city_name,
-        payment_method
+        {{ attributes | join(',\n        ') }},
+        max(loaded_at) as loaded_at
     from transactions
     group by
-        merchant_name, category_name, city_name, payment_method
+        {{ attributes | join(',\n        ') }}
+),
+
+listed as (
+    {% for attribute in attributes -%}
+    select
+        '{{ attribute }}' as attribute_name,
+        {{ attribute }} as attribute_value,
+        loaded_at
+    from combined
+    where {{ attribute }} is not null
+    {% if not loop.last %}
+    union all
+
+    {% endif -%}
+    {%- endfor %}
+),
+
+final as (
+    select
+        attribute_name,
+        attribute_value,
+        max(loaded_at) as loaded_at
+    from listed
+    group by attribute_name, attribute_value
 )
 
 select * from final

@@ -24,7 +24,6 @@ bucketed as (
         transactions.transaction_status,
         transactions.payment_method,
         transactions.currency_code,
-        transactions.file_name,
         transactions.amount,
         transactions.event_at,
         transactions.loaded_at,

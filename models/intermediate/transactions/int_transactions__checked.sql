@@ -1,5 +1,21 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[
+            {'columns': ['transaction_id']},
+            {'columns': ['loaded_at']},
+        ],
+        pre_hook='{{ delete_rows_of_replaced_files() }}'
+    )
+}}
+
 with transactions as (
     select * from {{ ref('stg_transactions__transactions') }}
+    {% if is_incremental() %}
+    where dlt_load_id in {{ new_load_ids() }}
+    {% endif %}
 ),
 
 -- a load that has not finished is not there yet

@@ -1,10 +1,25 @@
 -- Grain: one row per day, merchant, category, city, status and currency with at
 -- least one transaction. Counts add up over everything, amounts within one
 -- currency. Merchants of no film brand carry the unknown brand's name.
-{{ config(indexes=[{'columns': ['date_day']}]) }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[{'columns': ['date_day']}, {'columns': ['loaded_at']}],
+        pre_hook='{{ delete_touched_days() }}'
+    )
+}}
+-- depends_on: {{ ref('stg_transactions__transactions') }}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
+-- depends_on: {{ ref('int_transactions__checked') }}
+-- depends_on: {{ ref('int_transactions__reopened') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
+    {% if is_incremental() %}
+    where event_date in {{ touched_days() }}
+    {% endif %}
 ),
 
 merchants as (
@@ -38,7 +53,8 @@ daily as (
         currency_code,
         count(*) as transaction_count,
         sum(amount) as amount,
-        sum(approved_amount) as approved_amount
+        sum(approved_amount) as approved_amount,
+        max(loaded_at) as loaded_at
     from transactions
     group by
         event_date,
@@ -60,6 +76,7 @@ final as (
         statuses.transaction_status,
         daily.transaction_count,
         cast(daily.amount as numeric(20, 4)) as amount,
+        daily.loaded_at,
         cast(daily.approved_amount as numeric(20, 4)) as approved_amount,
         coalesce(daily.currency_code, 'Unknown') as currency_code,
         case

@@ -3,9 +3,9 @@ with attributes as (
 ),
 
 named as (
-    select distinct category_name
+    select attribute_value as category_name
     from attributes
-    where category_name is not null
+    where attribute_name = 'category_name'
 ),
 
 unioned as (

@@ -3,9 +3,9 @@ with attributes as (
 ),
 
 named as (
-    select distinct city_name
+    select attribute_value as city_name
     from attributes
-    where city_name is not null
+    where attribute_name = 'city_name'
 ),
 
 unioned as (

@@ -7,9 +7,9 @@ merchant_brands as (
 ),
 
 named as (
-    select distinct merchant_name
+    select attribute_value as merchant_name
     from attributes
-    where merchant_name is not null
+    where attribute_name = 'merchant_name'
 ),
 
 unioned as (

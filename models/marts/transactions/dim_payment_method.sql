@@ -3,9 +3,9 @@ with attributes as (
 ),
 
 named as (
-    select distinct payment_method
+    select attribute_value as payment_method
     from attributes
-    where payment_method is not null
+    where attribute_name = 'payment_method'
 ),
 
 unioned as (

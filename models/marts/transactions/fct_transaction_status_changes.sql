@@ -3,8 +3,27 @@
 -- Count changes over everything; the amount is the transaction's at that
 -- moment, so that it adds up over transactions of one change_number only.
 -- seconds_since_previous adds up over the changes of a transaction.
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='delete+insert',
+        unique_key='transaction_id',
+        on_schema_change='fail',
+        indexes=[{'columns': ['loaded_at']}],
+        pre_hook='{{ delete_reopened_transactions() }}'
+    )
+}}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
+-- depends_on: {{ ref('int_transactions__reopened') }}
+
+-- one new version may change what every other one of its transaction means
 with versions as (
-    select * from {{ ref('int_transactions__bucketed') }}
+    select * from {{ ref('int_transactions__checked') }}
+    where
+        rejection_reason is null
+        {% if is_incremental() -%}
+        and transaction_id in ({{ touched_transactions() }})
+        {% endif %}
 ),
 
 keyed as (

@@ -17,36 +17,19 @@
 -- depends_on: {{ ref('int_transaction_files__replaced') }}
 -- depends_on: {{ ref('int_transactions__reopened') }}
 
-with
-
-{% if is_incremental() %}
-progress as (
-    select
-        coalesce(
-            max(loaded_at), cast('1970-01-01' as timestamp)
-        ) as loaded_until
-    from {{ this }}
-),
-{% endif %}
-
 -- by the time a load finished, so that one that finishes late is not missed
-transactions as (
+with transactions as (
     select * from {{ ref('int_transactions__bucketed') }}
     {% if is_incremental() %}
     where
-        loaded_at > (select progress.loaded_until from progress)
-
-    union all
-
-    select * from {{ ref('int_transactions__bucketed') }}
-    where
-        loaded_at <= (select progress.loaded_until from progress)
-        and transaction_id in (
+        {{ is_new() }}
+        {% if files_were_replaced() -%}
+        or transaction_id in (
             select reopened.transaction_id
             from {{ ref('int_transactions__reopened') }} as reopened
-            cross join progress
-            where reopened.replaced_at > progress.loaded_until
+            where {{ is_new('reopened.replaced_at') }}
         )
+        {% endif %}
     {% endif %}
 ),
 

@@ -1,10 +1,25 @@
 -- Grain: one row per hour (UTC), city, category, status and currency with at
 -- least one transaction. Counts add up over everything, amounts within one
 -- currency.
-{{ config(indexes=[{'columns': ['date_day']}]) }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[{'columns': ['date_day']}, {'columns': ['loaded_at']}],
+        pre_hook='{{ delete_touched_days() }}'
+    )
+}}
+-- depends_on: {{ ref('stg_transactions__transactions') }}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
+-- depends_on: {{ ref('int_transactions__checked') }}
+-- depends_on: {{ ref('int_transactions__reopened') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
+    {% if is_incremental() %}
+    where event_date in {{ touched_days() }}
+    {% endif %}
 ),
 
 cities as (
@@ -27,7 +42,8 @@ timed as (
         transaction_status_key,
         currency_code,
         amount,
-        approved_amount
+        approved_amount,
+        loaded_at
     from transactions
 ),
 
@@ -41,7 +57,8 @@ hourly as (
         currency_code,
         count(*) as transaction_count,
         sum(amount) as amount,
-        sum(approved_amount) as approved_amount
+        sum(approved_amount) as approved_amount,
+        max(loaded_at) as loaded_at
     from timed
     group by
         event_hour,
@@ -61,6 +78,7 @@ final as (
         cast(hourly.event_hour as date) as date_day,
         cast(extract(hour from hourly.event_hour) as integer) as hour_of_day,
         cast(hourly.amount as numeric(20, 4)) as amount,
+        hourly.loaded_at,
         cast(hourly.approved_amount as numeric(20, 4)) as approved_amount,
         coalesce(hourly.currency_code, 'Unknown') as currency_code,
         case

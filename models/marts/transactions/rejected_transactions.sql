@@ -1,12 +1,32 @@
 -- Grain: one row per line of a transaction file that is not in the facts: lines
 -- that could not be read, and rows that break a business rule. Counts add up.
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        indexes=[{'columns': ['loaded_at']}],
+        pre_hook="{{ delete_rows_of_replaced_files(
+            only=\"rejection_stage = 'marked'\"
+        ) }}"
+    )
+}}
+-- depends_on: {{ ref('int_transaction_files__replaced') }}
+
 with checked as (
     select * from {{ ref('int_transactions__checked') }}
-    where rejection_reason is not null
+    where
+        rejection_reason is not null
+        {% if is_incremental() -%}
+        and {{ is_new() }}
+        {% endif %}
 ),
 
 rejects as (
     select * from {{ ref('stg_transactions__rejects') }}
+    {% if is_incremental() %}
+    where dlt_load_id in {{ new_load_ids() }}
+    {% endif %}
 ),
 
 loads as (

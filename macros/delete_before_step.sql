@@ -1,0 +1,45 @@
+{# Hooks before an incremental step: take out what the step puts back, or nothing does. #}
+
+{# Rows of files that were replaced since; what else is known of these transactions comes back with the step. #}
+{% macro delete_rows_of_replaced_files(only="1 = 1") -%}
+    {%- if is_incremental() and files_were_replaced() -%}
+        delete from {{ this }}
+        where
+            {{ only }}
+            and exists (
+                select 1
+                from {{ ref("int_transaction_files__replaced") }} as replaced
+                where
+                    replaced.file_checksum = {{ this }}.file_checksum
+                    and replaced.loaded_at = {{ this }}.loaded_at
+            )
+    {%- endif -%}
+{%- endmacro %}
+
+{# Rows of transactions of which a version stood in such a file. #}
+{% macro delete_reopened_transactions() -%}
+    {%- if is_incremental() and files_were_replaced() -%}
+        delete from {{ this }}
+        where
+            transaction_id in (
+                select transaction_id
+                from {{ ref("int_transactions__reopened") }}
+                where {{ is_new("replaced_at") }}
+            )
+    {%- endif -%}
+{%- endmacro %}
+
+{# Everything, when a file was replaced since: the step then reads everything too. #}
+{% macro delete_all_when_files_were_replaced() -%}
+    {%- if is_incremental() and files_were_replaced() -%}
+        delete from {{ this }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Whole days that the step recomputes. #}
+{% macro delete_touched_days() -%}
+    {%- if is_incremental() -%}
+        delete from {{ this }}
+        where date_day in {{ touched_days() }}
+    {%- endif -%}
+{%- endmacro %}

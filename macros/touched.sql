@@ -1,0 +1,80 @@
+{#
+    What an incremental step has to look at. Every model that is built a batch
+    at a time has a column loaded_at, when a row's load finished, and its newest
+    is how far the model has come. Answers are literals in the compiled step:
+    a planner then knows that they are few, and reads few rows.
+#}
+
+{# The newest loaded_at of the model, as text; a moment before all others when it is empty. #}
+{% macro loaded_until() -%}
+    {%- set newest = run_query(
+        "select cast(max(loaded_at) as " ~ dbt.type_string() ~ ") from " ~ this
+    ) -%}
+    {{- return(newest.columns[0].values()[0] or "1970-01-01 00:00:00") -}}
+{%- endmacro %}
+
+{# Condition: the row came with a load that finished after the model's newest one. #}
+{% macro is_new(column="loaded_at") -%}
+    {{ column }} > cast('{{ loaded_until() }}' as timestamp)
+{%- endmacro %}
+
+{# Ids of loads that finished after the model's newest one, as a list in SQL. #}
+{% macro new_load_ids() -%}
+    {%- set found = run_query(
+        "select dlt_load_id from " ~ ref("stg_transactions__loads")
+        ~ " where is_finished and " ~ is_new()
+    ) -%}
+    {{- return(sql_list(found.columns[0].values())) -}}
+{%- endmacro %}
+
+{# Whether a file was replaced since, so that rows which are no longer landed stand in the model. #}
+{% macro files_were_replaced() -%}
+    {%- set found = run_query(
+        "select count(*) from " ~ ref("int_transaction_files__replaced")
+        ~ " where " ~ is_new("replaced_at")
+    ) -%}
+    {{- return(found.columns[0].values()[0] | int > 0) -}}
+{%- endmacro %}
+
+{# Query of the transactions with a new version, or with one in a file that was replaced since. #}
+{% macro touched_transactions() -%}
+    select transaction_id
+    from {{ ref("int_transactions__checked") }}
+    where {{ is_new() }}
+    {%- if files_were_replaced() %}
+    union all
+    select transaction_id
+    from {{ ref("int_transactions__reopened") }}
+    where {{ is_new("replaced_at") }}
+    {%- endif %}
+{%- endmacro %}
+
+{# Days that touched transactions enter or leave, as a list of dates in SQL. #}
+{% macro touched_days() -%}
+    {%- set days -%}
+        select cast(cast(event_at as date) as {{ dbt.type_string() }}) as event_day
+        from {{ ref("int_transactions__checked") }}
+        where transaction_id in ({{ touched_transactions() }})
+        {%- if files_were_replaced() %}
+        union
+        select cast(cast(transactions.event_at as date) as {{ dbt.type_string() }})
+        from {{ ref("stg_transactions__transactions") }} as transactions
+        inner join {{ ref("int_transaction_files__replaced") }} as replaced
+            on
+                transactions.dlt_load_id = replaced.dlt_load_id
+                and transactions.file_checksum = replaced.file_checksum
+        where {{ is_new("replaced.replaced_at") }}
+        {%- endif %}
+    {%- endset -%}
+    {%- set found = run_query("select distinct event_day from (" ~ days ~ ") as days") -%}
+    {{- return(sql_list(found.columns[0].values(), "cast('{}' as date)")) -}}
+{%- endmacro %}
+
+{# Texts as a list in SQL, so that `in` is right for an empty one too. #}
+{% macro sql_list(values, form="'{}'") -%}
+    {%- set written = [] -%}
+    {%- for value in values -%}
+        {%- do written.append(form.replace("{}", value | string)) -%}
+    {%- endfor -%}
+    {{- return("(" ~ (written | join(", ") or "null") ~ ")") -}}
+{%- endmacro %}
