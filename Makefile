@@ -6,7 +6,7 @@ READY := .venv/.ready
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-tmdb bench-match mutate torture
+.PHONY: help setup run test lint format docs clean bench-tmdb bench-match bench-keys mutate torture
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 bench-match: $(READY)  ## how well and how fast releases find their films: CATALOGUE= LABELS= SPEED=
 	@$(BIN)/marquee scratch python benchmarks/match.py $(if $(CATALOGUE),--catalogue $(CATALOGUE)) \
 	  $(if $(LABELS),--labels $(LABELS)) $(if $(SPEED),--speed $(SPEED))
+
+bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=
+	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000)
 
 docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet

@@ -14,11 +14,10 @@
 
 with transactions as (
     select * from {{ ref('int_transactions__checked') }}
-    where
-        rejection_reason is null
-        {% if is_incremental() and not files_were_replaced() -%}
+    where rejection_reason is null
+    {% if is_incremental() and not files_were_replaced() %}
         and {{ is_new() }}
-        {% endif %}
+    {% endif %}
 ),
 
 -- one pass over all transactions serves every dimension of theirs

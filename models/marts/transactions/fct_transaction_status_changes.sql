@@ -19,11 +19,10 @@
 -- one new version may change what every other one of its transaction means
 with versions as (
     select * from {{ ref('int_transactions__checked') }}
-    where
-        rejection_reason is null
-        {% if is_incremental() -%}
+    where rejection_reason is null
+    {% if is_incremental() %}
         and transaction_id in ({{ touched_transactions() }})
-        {% endif %}
+    {% endif %}
 ),
 
 keyed as (

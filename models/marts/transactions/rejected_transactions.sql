@@ -15,11 +15,10 @@
 
 with checked as (
     select * from {{ ref('int_transactions__checked') }}
-    where
-        rejection_reason is not null
-        {% if is_incremental() -%}
+    where rejection_reason is not null
+    {% if is_incremental() %}
         and {{ is_new() }}
-        {% endif %}
+    {% endif %}
 ),
 
 rejects as (
