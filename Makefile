@@ -3,13 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+SUPERSET := .venv-superset
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-tmdb bench-match bench-keys mutate torture
+.PHONY: help setup run test lint format docs clean bench-tmdb bench-match bench-keys mutate torture \
+  superset superset-export
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -62,10 +64,29 @@ bench-match: $(READY)  ## how well and how fast releases find their films: CATAL
 bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000)
 
+superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first time sets Superset up: PORT=8088
+	@$(BIN)/marquee superset $(if $(PORT),--port $(PORT))
+
+superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Superset back to bi/superset
+	@$(BIN)/marquee superset export
+
+$(SUPERSET)/.ready: bi/superset/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "Superset needs Python 3.10 to 3.12; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Installing Superset into $(SUPERSET)"
+	@{ command -v uv >/dev/null 2>&1 && \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(SUPERSET) && \
+	  uv pip install --quiet --python $(SUPERSET)/bin/python -r $< ; \
+	} || { $(PYTHON) -m venv $(SUPERSET) && \
+	  $(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check -r $< ; \
+	}
+	@touch $@
+
 docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet
 	@$(BIN)/dbt docs serve --host 127.0.0.1
 
 clean:  ## remove the embedded warehouse and everything that was made here
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'from ingestion.server import Server; Server().delete()'; fi
-	rm -rf .venv .marquee dbt_packages target logs profiles.yml .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) .marquee dbt_packages target logs profiles.yml .user.yml package-lock.yml *.egg-info

@@ -17,6 +17,7 @@ LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
     "doctor": ("ingestion.doctor", "doctor"),
     "rejects": ("ingestion.commands_rejects", "rejects"),
+    "superset": ("ingestion.commands_superset", "superset"),
 }
 
 

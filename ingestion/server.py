@@ -300,11 +300,11 @@ class Server:
 
     def _save(self, **settings: str | int | dict) -> None:
         text = json.dumps(self.settings | settings, indent=2) + "\n"
-        _write_private(self.home / "server.json", text)
+        write_private(self.home / "server.json", text)
 
     def _initdb(self, staging: Path, password: str) -> None:
         data, pwfile = staging / "pgdata", staging / "password"
-        _write_private(pwfile, password)
+        write_private(pwfile, password)
         self._own(staging)
         arguments = [
             f"--pgdata={data}",
@@ -329,7 +329,7 @@ class Server:
 
     def _start(self) -> None:
         port, deadline = self.settings["port"], time.monotonic() + 10
-        while self._noted_pid() and _taken(port) and time.monotonic() < deadline:
+        while self._noted_pid() and port_taken(port) and time.monotonic() < deadline:
             time.sleep(0.1)  # a killed server takes a moment to let go of it
         _refuse_taken(port)
         if os.geteuid() == 0 and self.data.stat().st_uid == 0:
@@ -534,7 +534,7 @@ def write_profiles(server: Server, path: Path | None = None) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (PROJECT_DIR / "profiles.yml.example").read_text(encoding="utf-8")
         text = _PASSWORD.sub(target.password, text, count=1)
-    _write_private(path.resolve(), _PORT.sub(str(target.port), text, count=1))
+    write_private(path.resolve(), _PORT.sub(str(target.port), text, count=1))
     return True
 
 
@@ -620,7 +620,7 @@ def _system_user() -> tuple[int, int]:
     )
 
 
-def _taken(port: int) -> bool:
+def port_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL itself does
         try:
@@ -633,7 +633,7 @@ def _taken(port: int) -> bool:
 def _free_port(wished: int) -> int:
     """The wished port or one of the next twenty if free, else any free one."""
     for port in range(wished, min(wished + 20, 65536)):
-        if not _taken(port):
+        if not port_taken(port):
             return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -641,7 +641,7 @@ def _free_port(wished: int) -> int:
 
 
 def _refuse_taken(port: int) -> None:
-    if _taken(port):
+    if port_taken(port):
         raise UserError(
             f"Port {port} on {HOST} is used by another program; the embedded PostgreSQL needs it.\n"
             "Stop that program, or choose another port for good: marquee db start --port N"
@@ -677,7 +677,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write a file, all or nothing, for its owner only."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)

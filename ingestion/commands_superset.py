@@ -1,0 +1,270 @@
+"""``marquee superset``: Superset over the marts, with the dashboards below ``bi/superset``.
+
+Superset lives in an environment of its own (``.venv-superset``, made by ``make superset``) and
+keeps what it knows in a database of its own, ``superset``, on the warehouse's server. Its secret
+key and what was imported last stand in ``superset.json`` (mode 0600) in the state folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg2
+from psycopg2 import sql
+
+from ingestion import server, warehouse
+from ingestion.errors import UserError
+from ingestion.run import target_path
+from ingestion.server import write_private
+from ingestion.superset_assets import FOLDER, MARTS, bundle, cleaned, problems, read, write
+from ingestion.warehouse import PROJECT_DIR, Target
+
+HOST, PORT = "127.0.0.1", 8088
+DATABASE = "superset"
+ENVIRONMENT = PROJECT_DIR / ".venv-superset"
+target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--port", default=PORT, show_default=True, type=click.IntRange(1024, 65535))
+@target_option
+@click.pass_context
+def superset(context: click.Context, port: int, target_name: str | None) -> None:
+    """Serve the dashboards on 127.0.0.1; the first time, set Superset up."""
+    if context.invoked_subcommand:
+        return
+    place = Superset(server.ready(target_name))
+    address = f"http://{HOST}:{port}"
+    password = place.prepare()
+    if password:
+        click.echo(f"Log in as admin, password {password}\nIt is printed this once.")
+    for dashboard in place.dashboards():
+        click.echo(
+            f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
+        )
+    if server.port_taken(port):
+        if _answers(address):
+            click.echo("Superset is running already.")
+            return
+        raise UserError(
+            f"Port {port} is used by another program.\n"
+            f"Choose another one: make superset PORT={port + 1}"
+        )
+    click.echo("Ctrl-C stops it.")
+    place.serve(port)
+
+
+@superset.command()
+@target_option
+def export(target_name: str | None) -> None:
+    """Write dashboards that were edited in Superset back to bi/superset."""
+    changed = Superset(server.ready(target_name)).export()
+    for path in changed:
+        click.echo(f"bi/superset/{path}")
+    click.echo(f"{len(changed)} files changed.")
+
+
+@superset.command()
+@target_option
+def password(target_name: str | None) -> None:
+    """Give the user admin a new password, and print it."""
+    click.echo(Superset(server.ready(target_name)).new_password())
+
+
+@dataclass
+class Superset:
+    """Superset over one target of the profile."""
+
+    target: Target
+
+    @property
+    def state_file(self) -> Path:
+        return warehouse.STATE_DIR / "superset.json"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """``secret_key``, and ``imported``: what the last import was made of."""
+        if not self.state_file.exists():
+            return {}
+        return json.loads(self.state_file.read_text(encoding="utf-8"))
+
+    def prepare(self) -> str | None:
+        """Set Superset up and import the dashboards, as far as that has not been done.
+
+        Returns:
+            The password of the user ``admin`` when this call made that user.
+
+        Raises:
+            UserError: Superset is not installed, there are no marts, or the assets do not fit them.
+        """
+        if not self._python().exists():
+            raise UserError("Superset is not installed here.\nInstall and start it: make superset")
+        assets, manifest = read(), self.manifest()
+        if found := problems(assets, manifest):
+            raise UserError("bi/superset does not fit the marts:\n" + "\n".join(found[:2]))
+        self._make_database()
+        files = bundle(assets, manifest, self.schema, _sqlalchemy(self.reader()))
+        print_of = hashlib.sha256(json.dumps([files, *self._versions()]).encode()).hexdigest()
+        if self.state.get("imported") == print_of:
+            return None
+        click.echo("Setting Superset up; the first time takes about a minute.")
+        fresh = None if self.state.get("imported") else secrets.token_urlsafe(12)
+        self._console("prepare", bundle=files, password=fresh)
+        self._save(imported=print_of)
+        return fresh
+
+    def export(self) -> list[str]:
+        """Write the dashboards as they stand in Superset to ``bi/superset``.
+
+        Returns:
+            Files that changed, relative to it.
+        """
+        if not self.state.get("imported"):
+            raise UserError("Superset has not been set up yet.\nSet it up: make superset")
+        assets = cleaned(self._console("export"), read(), self.manifest())
+        return write(assets)
+
+    def new_password(self) -> str:
+        """Give the user ``admin`` a new password."""
+        fresh = secrets.token_urlsafe(12)
+        self._console("set_password", password=fresh)
+        return fresh
+
+    def serve(self, port: int) -> None:
+        """Become Superset's server, until it is stopped."""
+        program = self._python().with_name("gunicorn")
+        arguments = [
+            f"--bind={HOST}:{port}",
+            "--worker-class=gthread",
+            "--workers=1",
+            "--threads=12",
+            "--timeout=120",
+            "--log-level=warning",
+            "superset.app:create_app()",
+        ]
+        os.execve(program, [str(program), *arguments], self._env())  # noqa: S606
+
+    def dashboards(self) -> list[dict[str, Any]]:
+        return [content for path, content in read().items() if path.startswith("dashboards/")]
+
+    def reader(self) -> Target:
+        """The login that reads the marts."""
+        return self.target
+
+    @property
+    def schema(self) -> str:
+        """Where the marts are on this target."""
+        return MARTS if self.target.name == "dev" else f"{self.target.schema}_{MARTS}"
+
+    def manifest(self) -> dict[str, Any]:
+        """dbt's manifest of the last build.
+
+        Raises:
+            UserError: there was none.
+        """
+        path = target_path() / "manifest.json"
+        if not path.exists():
+            raise UserError("There are no marts to show yet.\nBuild them: make run")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _make_database(self) -> None:
+        """Make the database for what Superset knows, and its secret key.
+
+        Raises:
+            UserError: that database belongs to another Superset, or may not be made.
+        """
+        name = self.metadata.dbname
+        with closing(self.target.connect()) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("select 1 from pg_database where datname = %s", (name,))
+                there = cursor.fetchone()
+                if not there:
+                    try:
+                        cursor.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+                    except psycopg2.errors.InsufficientPrivilege as error:
+                        raise UserError(
+                            f"Superset needs a database '{name}', and {self.target.user} may not"
+                            f" make one.\nMake it: create database {name} owner {self.target.user}"
+                        ) from error
+        if self.state.get("secret_key"):
+            return
+        with closing(self.metadata.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("select to_regclass('public.ab_user')")
+            if cursor.fetchone()[0]:
+                raise UserError(
+                    f"The database '{name}' is a Superset's whose secret key is not in"
+                    f" {self.state_file}.\nRestore that file; or, to begin anew, drop the database:"
+                    f" drop database {name}"
+                )
+        self._save(secret_key=secrets.token_urlsafe(48))
+
+    @property
+    def metadata(self) -> Target:
+        """The database for what Superset knows."""
+        return replace(self.target, dbname=DATABASE)
+
+    def _save(self, **values: str) -> None:
+        self.state_file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(self.state_file, json.dumps(self.state | values, indent=2) + "\n")
+
+    def _python(self) -> Path:
+        return ENVIRONMENT / "bin" / "python"
+
+    def _versions(self) -> list[str]:
+        requirements = (FOLDER / "requirements.txt").read_text(encoding="utf-8")
+        return [requirements, metadata.version("marquee"), _sqlalchemy(self.metadata)]
+
+    def _env(self) -> dict[str, str]:
+        ours = ("PG", "FLASK_", "SUPERSET_", "PYTHONPATH")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return env | {
+            "MARQUEE_SUPERSET_SECRET_KEY": self.state["secret_key"],
+            "MARQUEE_SUPERSET_METADATA": _sqlalchemy(self.metadata),
+            "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
+        }
+
+    def _console(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """Do something inside Superset's environment.
+
+        Raises:
+            UserError: it failed; the log has the whole of it.
+        """
+        done = subprocess.run(
+            [self._python(), FOLDER / "console.py", task],
+            input=json.dumps(arguments),
+            env=self._env(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        log = warehouse.STATE_DIR / "superset.log"
+        log.write_text(done.stderr, encoding="utf-8")
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise UserError(f"Superset cannot {task.replace('_', ' ')}: {last}\nSee {log}")
+        return json.loads(done.stdout)
+
+
+def _sqlalchemy(target: Target) -> str:
+    return target.url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _answers(address: str) -> bool:
+    """Whether a Superset answers there."""
+    import requests
+
+    try:
+        return requests.get(f"{address}/health", timeout=5).text.strip() == "OK"
+    except requests.RequestException:
+        return False

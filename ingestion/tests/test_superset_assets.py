@@ -1,0 +1,206 @@
+"""The dashboards' files against dbt: everything they name is there; what is gone is said.
+
+Superset itself is not needed here; ``make test-superset`` starts it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ingestion import superset_assets
+from ingestion.superset_assets import bundle, cleaned, mart_models, of_kind, problems, read, write
+from ingestion.tests.built import Built
+from ingestion.warehouse import PROJECT_DIR
+
+ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
+URI = "postgresql+psycopg2://reader:s3cret@127.0.0.1:5432/warehouse"
+
+
+@pytest.fixture(scope="module")
+def manifest(built: Built) -> dict[str, Any]:
+    return json.loads((built.target_path / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def catalog(built: Built) -> dict[str, Any]:
+    return json.loads((built.target_path / "catalog.json").read_text())
+
+
+def test_everything_the_dashboards_name_is_there(manifest, catalog):
+    assets = read()
+    assert problems(assets, manifest, catalog) == []
+    titles = {each["dashboard_title"] for each in of_kind(assets, "dashboards").values()}
+    assert titles == {"Film brands", "Transactions"}
+
+
+def _rename(model: str, column: str) -> Callable[[SimpleNamespace], None]:
+    def change(what):
+        columns = mart_models(what.manifest)[model]["columns"]
+        columns["renamed"] = columns.pop(column)
+
+    return change
+
+
+def _model_goes(what):
+    del what.manifest["nodes"]["model.marquee.daily_merchants"]
+
+
+def _column_goes_from_the_database(what):
+    del what.catalog["nodes"]["model.marquee.brand_performance"]["columns"]["index_rank"]
+
+
+def _metric_goes(what):
+    dataset = what.assets["datasets/brand_movies.yaml"]
+    dataset["metrics"] = [m for m in dataset["metrics"] if m["metric_name"] != "popularity"]
+
+
+def _chart_goes(what):
+    del what.assets["charts/films_comparison.yaml"]
+
+
+def _chart_is_not_shown(what):
+    position = what.assets["dashboards/film_brands.yaml"]["position"]
+    del position["CHART-comparison"]
+
+
+def _dataset_goes(what):
+    del what.assets["datasets/hourly_transactions.yaml"]
+
+
+def _sql_in_a_chart(what):
+    metric = {"expressionType": "SQL", "sqlExpression": "sum(amount)", "label": "a"}
+    what.assets["charts/transactions_amount.yaml"]["params"]["metric"] = metric
+
+
+def _filter_leaves_a_chart_out(what):
+    city = what.assets["charts/transactions_city.yaml"]["uuid"]
+    filters = what.assets["dashboards/transactions.yaml"]["metadata"]["native_filter_configuration"]
+    filters[0]["scope"]["excluded"].append(city)
+
+
+def _filter_is_on_for_all(what):
+    filters = what.assets["dashboards/film_brands.yaml"]["metadata"]["native_filter_configuration"]
+    filters[1]["scope"]["excluded"] = []
+
+
+def _exposure_goes(what):
+    del what.manifest["exposures"]["exposure.marquee.film_brands_dashboard"]
+
+
+def _exposure_forgets_a_model(what):
+    exposure = what.manifest["exposures"]["exposure.marquee.transactions_dashboard"]
+    exposure["depends_on"]["nodes"].remove("model.marquee.daily_merchants")
+
+
+def _exposure_names_another_model(what):
+    exposure = what.manifest["exposures"]["exposure.marquee.transactions_dashboard"]
+    exposure["depends_on"]["nodes"].append("model.marquee.fct_transactions")
+
+
+def _link_leads_elsewhere(what):
+    what.assets["dashboards/film_brands.yaml"]["slug"] = "brands"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_rename("brand_performance", "brand_name"), "films_index_total.yaml: column brand_name"),
+        (_rename("daily_transactions", "approved_amount"), "metric approved_amount names approved"),
+        (_rename("daily_transactions", "date_day"), "main_dttm_col names date_day"),
+        (_rename("daily_merchants", "currency_code"), "currency_code_column names currency_code"),
+        (_rename("brand_movies", "genre_name"), "filter Genre names genre_name"),
+        (_rename("brand_match_audit", "score"), "column score"),
+        (_model_goes, "dbt has no mart daily_merchants"),
+        (_column_goes_from_the_database, "brand_performance has no column index_rank"),
+        (_metric_goes, "metric popularity is not in the dataset brand_movies"),
+        (_chart_goes, "is not there"),
+        (_chart_is_not_shown, "films_comparison.yaml: no dashboard shows it"),
+        (_dataset_goes, "transactions_hourly.yaml: its dataset is not there"),
+        (_sql_in_a_chart, "'sum(amount)' is SQL"),
+        (_filter_leaves_a_chart_out, "filter Currency is off for Transactions by city"),
+        (_filter_is_on_for_all, "filter Genre is on for Total by brand"),
+        (_exposure_goes, "no exposure with the label Film brands"),
+        (_exposure_forgets_a_model, "depends_on lacks daily_merchants"),
+        (_exposure_names_another_model, "fct_transactions is on no chart"),
+        (_link_leads_elsewhere, "does not end with /superset/dashboard/brands/"),
+    ],
+)
+def test_what_does_not_fit_is_named(manifest, catalog, change, said):
+    what = SimpleNamespace(
+        assets=read(), manifest=copy.deepcopy(manifest), catalog=copy.deepcopy(catalog)
+    )
+    change(what)
+    found = problems(what.assets, what.manifest, what.catalog)
+    assert any(said in line for line in found), found
+
+
+def test_datasets_carry_the_descriptions_of_dbt(manifest):
+    files = bundle(read(), manifest, "marts", URI)
+    models = mart_models(manifest)
+    datasets = [yaml.safe_load(t) for path, t in files.items() if path.startswith("datasets/")]
+    assert len(datasets) == 7
+    for dataset in datasets:
+        columns = {column["column_name"]: column for column in dataset["columns"]}
+        for name, column in models[dataset["table_name"]]["columns"].items():
+            assert columns[name]["description"] == " ".join(column["description"].split())
+            assert columns[name]["type"] == column["data_type"].upper()
+        assert dataset["description"]
+
+
+def test_marts_of_another_target_have_their_own_schema(manifest):
+    files = bundle(read(), manifest, "analytics_marts", URI)
+    schemas = {yaml.safe_load(t)["schema"] for p, t in files.items() if p.startswith("datasets/")}
+    assert schemas == {"analytics_marts"}
+
+
+def test_what_comes_out_is_what_went_in(manifest):
+    assets = read()
+    assert cleaned(bundle(assets, manifest, "analytics_marts", URI), assets, manifest) == assets
+
+
+def test_files_are_written_in_one_way_and_hold_nothing_of_one_machine(tmp_path):
+    write(read(), tmp_path)
+    for kind in superset_assets.KINDS:
+        for path in (superset_assets.FOLDER / kind).rglob("*.yaml"):
+            text = path.read_text()
+            assert (tmp_path / path.relative_to(superset_assets.FOLDER)).read_text() == text
+            assert not re.search(r"chartId|datasetId|password|sqlalchemy_uri|127\.0\.0\.1", text)
+    assert write(read(), tmp_path) == []
+
+
+def test_a_file_that_is_gone_from_the_assets_is_removed(tmp_path):
+    assets = read()
+    write(assets, tmp_path)
+    del assets["charts/films_votes.yaml"]
+    assert write(assets, tmp_path) == ["charts/films_votes.yaml"]
+    assert not (tmp_path / "charts/films_votes.yaml").exists()
+
+
+def test_amounts_of_different_currencies_are_never_added_up():
+    dashboard = read()["dashboards/transactions.yaml"]
+    currency = dashboard["metadata"]["native_filter_configuration"][0]
+    assert currency["targets"][0]["column"]["name"] == "currency_code"
+    assert currency["scope"]["excluded"] == []
+    settings = currency["controlValues"]
+    assert settings["enableEmptyFilter"]  # one must be chosen
+    assert not settings["multiSelect"]
+
+
+def test_films_are_shown_with_the_attribution_that_tmdb_asks_for():
+    nodes = read()["dashboards/film_brands.yaml"]["position"].values()
+    texts = [n["meta"]["code"] for n in nodes if isinstance(n, dict) and n["type"] == "MARKDOWN"]
+    assert any(ATTRIBUTION in text for text in texts)
+
+
+def test_the_requirements_name_no_address():
+    text = (PROJECT_DIR / "bi/superset/requirements.txt").read_text()
+    assert "://" not in text
+    assert "apache-superset==6.1.0" in text
