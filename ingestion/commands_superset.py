@@ -48,6 +48,11 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
     password = place.prepare()
     if password:
         click.echo(f"Log in as admin, password {password}\nIt is printed this once.")
+    if place.reader() == place.target:
+        click.echo(
+            f"Superset reads as {place.target.user}. To have it read as the reporter, set"
+            " MARQUEE_REPORTER_PASSWORD."
+        )
     for dashboard in place.dashboards():
         click.echo(
             f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
@@ -93,7 +98,7 @@ class Superset:
 
     @property
     def state(self) -> dict[str, Any]:
-        """``secret_key``, and ``imported``: what the last import was made of."""
+        """``secret_key``, ``reporter`` (a password), and what the last import was made of."""
         if not self.state_file.exists():
             return {}
         return json.loads(self.state_file.read_text(encoding="utf-8"))
@@ -117,8 +122,11 @@ class Superset:
         print_of = hashlib.sha256(json.dumps([files, *self._versions()]).encode()).hexdigest()
         if self.state.get("imported") == print_of:
             return None
-        click.echo("Setting Superset up; the first time takes about a minute.")
-        fresh = None if self.state.get("imported") else secrets.token_urlsafe(12)
+        first = not self.state.get("imported")
+        click.echo(
+            "Setting Superset up; this takes about a minute." if first else "Importing bi/superset."
+        )
+        fresh = secrets.token_urlsafe(12) if first else None
         self._console("prepare", bundle=files, password=fresh)
         self._save(imported=print_of)
         return fresh
@@ -158,8 +166,22 @@ class Superset:
         return [content for path, content in read().items() if path.startswith("dashboards/")]
 
     def reader(self) -> Target:
-        """The login that reads the marts."""
-        return self.target
+        """The login that reads the marts: the reporter's.
+
+        On a server of the user's own its password comes from MARQUEE_REPORTER_PASSWORD and is kept;
+        without one, the profile's login has to do.
+
+        Raises:
+            UserError: the embedded server has no reporter yet.
+        """
+        if server.is_embedded(self.target):
+            return server.Server().login("reporter")
+        password = os.environ.get("MARQUEE_REPORTER_PASSWORD") or self.state.get("reporter")
+        if not password:
+            return self.target
+        if password != self.state.get("reporter"):
+            self._save(reporter=password)
+        return replace(self.target, user=warehouse.role_names()["reporter"], password=password)
 
     @property
     def schema(self) -> str:
@@ -191,7 +213,11 @@ class Superset:
                 there = cursor.fetchone()
                 if not there:
                     try:
-                        cursor.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+                        identifier = sql.Identifier(name)
+                        cursor.execute(sql.SQL("create database {}").format(identifier))
+                        cursor.execute(
+                            sql.SQL("revoke connect on database {} from public").format(identifier)
+                        )
                     except psycopg2.errors.InsufficientPrivilege as error:
                         raise UserError(
                             f"Superset needs a database '{name}', and {self.target.user} may not"
