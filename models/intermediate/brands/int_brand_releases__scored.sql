@@ -2,6 +2,10 @@
 
 {#- what one neighbour either side says is noise; four are a picture -#}
 {%- set neighbours = 4 -%}
+{#- a brand's films come in waves; logarithm of the share of them that is
+    usually near, for where nothing is known -#}
+{%- set near_years = 3 -%}
+{%- set usual_era_fit = -1.2 -%}
 
 with candidates as (
     select * from {{ ref('int_brand_releases__candidates') }}
@@ -154,10 +158,12 @@ brand_companies as (
 
 brand_films as (
     select distinct
-        brand_name,
-        anchor_movie_id as movie_id
-    from expected
-    where anchor_movie_id is not null
+        releases.brand_name,
+        anchors.movie_id,
+        anchors.release_date
+    from anchors
+    inner join releases
+        on anchors.brand_release_key = releases.brand_release_key
 ),
 
 -- a film does not speak for itself
@@ -192,10 +198,44 @@ affinities as (
     group by candidates.brand_release_key, candidates.movie_id
 ),
 
+-- a brand's films come out while there is the brand; its certain films tell
+-- when that was, and a re-release says nothing of it
+eras as (
+    select
+        candidates.brand_release_key,
+        candidates.movie_id,
+        count(*) as other_film_count,
+        count(
+            case
+                when
+                    abs(
+                        extract(year from candidates.release_date)
+                        - extract(year from brand_films.release_date)
+                    ) <= {{ near_years }}
+                    then 1
+            end
+        ) as near_film_count
+    from candidates
+    inner join brand_films
+        on
+            candidates.brand_name = brand_films.brand_name
+            and candidates.movie_id != brand_films.movie_id
+    where
+        candidates.rerelease_year is null
+        and candidates.release_date is not null
+        and brand_films.release_date is not null
+    group by candidates.brand_release_key, candidates.movie_id
+),
+
 evidence as (
     select
         candidates.*,
         expected.expected_log_gross,
+        coalesce(
+            -- as if two more films were known, a tenth of them near
+            ln((eras.near_film_count + 0.2) / (eras.other_film_count + 2)),
+            {{ usual_era_fit }}
+        ) as era_fit,
         coalesce(affinities.company_affinity, 0) as company_affinity,
         ln(candidates.estimated_gross_usd)
         - expected.expected_log_gross as gross_surplus
@@ -207,6 +247,10 @@ evidence as (
         on
             candidates.brand_release_key = affinities.brand_release_key
             and candidates.movie_id = affinities.movie_id
+    left join eras
+        on
+            candidates.brand_release_key = eras.brand_release_key
+            and candidates.movie_id = eras.movie_id
     where
         -- a film cannot come back before it came
         (
@@ -258,19 +302,21 @@ final as (
         cast(exp(evidence.expected_log_gross) as numeric(20, 2))
             as expected_gross_usd,
         cast(evidence.company_affinity as numeric(6, 4)) as company_affinity,
+        cast(evidence.era_fit as numeric(6, 4)) as era_fit,
         -- log-odds that this is the film; weights by logistic regression on
         -- labelled releases, rounded: make bench-match prints them anew
         cast(
-            2.0
-            + 0.8 * ln(1 + evidence.vote_count) / ln(10)
-            + 4.0 * evidence.company_affinity
-            - 4.0 * evidence.title_cost
-            - 2.5 * ln(rivals.rival_count)
+            2.4
+            + 0.7 * ln(1 + evidence.vote_count) / ln(10)
+            + 2.3 * evidence.company_affinity
+            + 0.7 * evidence.era_fit
+            - 3.1 * evidence.title_cost
+            - 2.1 * ln(rivals.rival_count)
             - case
-                when evidence.gross_surplus is null then 1.5
-                when evidence.gross_surplus > 4 then 1.4 * 4
+                when evidence.gross_surplus is null then 1.3
+                when evidence.gross_surplus > 4 then 1.1 * 4
                 when evidence.gross_surplus > 0
-                    then 1.4 * evidence.gross_surplus
+                    then 1.1 * evidence.gross_surplus
                 when evidence.gross_surplus < -5 then 1.1 * 5
                 else -1.1 * evidence.gross_surplus
             end
