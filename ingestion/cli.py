@@ -16,6 +16,7 @@ from ingestion.warehouse import PROJECT_DIR, Target
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
     "doctor": ("ingestion.doctor", "doctor"),
+    "export": ("ingestion.commands_export", "export"),
     "rejects": ("ingestion.commands_rejects", "rejects"),
     "superset": ("ingestion.commands_superset", "superset"),
 }

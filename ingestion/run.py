@@ -272,8 +272,7 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     click.echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
     for table in sorted(+rows):
         click.echo(f"  {table:<32} {rows[table]:>9,}")
-    prefix = "" if target.name == "dev" else f"{target.schema}_"
-    marts = f"{prefix}marts"
+    marts = warehouse.marts_schema(target)
     click.echo(f"""
 Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 

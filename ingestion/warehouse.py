@@ -129,6 +129,14 @@ def role_names() -> dict[str, str]:
     return {role: variables[f"{role}_role"] for role in ROLES}
 
 
+def marts_schema(target: Target) -> str:
+    """The schema of the marts on a target, by the rule of macros/generate_schema_name.sql."""
+    project = _project()
+    schema = project["models"]["marquee"]["marts"]["+schema"]
+    plain = target.name == project["vars"]["default_target"]
+    return schema if plain else f"{target.schema}_{schema}"
+
+
 def _profile_name() -> str:
     return _project()["profile"]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import psycopg2
 import pytest
 from psycopg2 import sql
@@ -115,6 +117,25 @@ def test_the_reporter_reads_marts_only(warehouse: Warehouse):
 def test_the_reporter_changes_nothing(warehouse: Warehouse, statement: str):
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         warehouse.reporter.execute(statement)
+
+
+def test_the_reporter_exports_every_mart_as_it_is(warehouse: Warehouse, tmp_path: Path):
+    warehouse.reporter.marquee("export", "marts", "--to", str(tmp_path / "out"))
+    exported = tmp_path / "out" / "latest"
+    marts = relations(warehouse.admin, "marts")
+    assert {path.name for path in exported.iterdir() if path.is_dir()} == {
+        name for _, name in marts
+    }
+    for schema, name in marts:
+        listed = warehouse.reporter.rows(
+            "select attname from pg_attribute where attnum > 0 and not attisdropped"
+            f" and attrelid = '{schema}.{name}'::regclass order by attnum"
+        )
+        columns = ", ".join(f'"{column}"' for (column,) in listed)
+        files = f"read_parquet('{exported}/{name}/**/*.parquet', hive_partitioning = true)"
+        found = duckdb.sql(f"select {columns} from {files}").fetchall()
+        expected = warehouse.reporter.rows(f"select {columns} from {schema}.{name}")
+        assert Counter(found) == Counter(expected), name
 
 
 def test_rebuilds_of_every_kind_keep_the_marts_readable(warehouse: Warehouse):
