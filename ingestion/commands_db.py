@@ -154,9 +154,14 @@ def _login(target: Target, role: str) -> Target:
     """
     if server.is_embedded(target):
         return Server().login(role)
+    variable = f"MARQUEE_{role.upper()}_PASSWORD"
+    user = warehouse.role_names()[role]
+    if password := os.environ.get(variable):
+        return replace(target, user=user, password=password)
     raise UserError(
         f"The passwords of {target.host}:{target.port} are kept there, not here.\n"
-        f"{_to_log_in(warehouse.role_names()[role])}"
+        f"{_to_log_in(user)}\n"
+        f"Then tell it here: export {variable}=..."
     )
 
 

@@ -273,13 +273,14 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     for table in sorted(+rows):
         click.echo(f"  {table:<32} {rows[table]:>9,}")
     marts = warehouse.marts_schema(target)
+    role = " --role reporter" if server.is_embedded(target) else ""
     click.echo(f"""
 Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 
 Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
 Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
 Build again        .venv/bin/dbt build
-Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url
+Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
 Use your own       TMDB token, files, PostgreSQL: see README.md""")
 
 

@@ -276,10 +276,13 @@ def test_a_login_that_may_not_make_roles_is_told(database: Target, tmp_path: Pat
         _execute(database, sql.SQL("drop role {}").format(user))
 
 
-def test_elsewhere_the_password_is_not_ours_to_know(built: Built):
+def test_elsewhere_the_password_is_not_ours_to_know(built: Built, monkeypatch):
     done = built.marquee("db", "url", "--role", "reporter", check=False)
     assert done.returncode == 1
     assert "alter role marquee_reporter login password" in done.stderr
+    monkeypatch.setenv("MARQUEE_REPORTER_PASSWORD", "told")
+    done = built.marquee("db", "url", "--role", "reporter")
+    assert done.stdout.startswith("postgresql://marquee_reporter:told@")
 
 
 def test_the_embedded_server_lets_the_roles_in(built: Built):
