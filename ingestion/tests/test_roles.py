@@ -248,7 +248,7 @@ def test_each_does_its_part_on_a_server_of_ones_own(owned, database, tmp_path, l
         # the one who made the roles goes on as before
         file.write_text(line(1) + line(2) + line(3))
         warehouse.admin.marquee("ingest", "transactions", str(file))
-        warehouse.admin.dbt("run", "--select", "fct_transactions", "--vars", warehouse.vars)
+        warehouse.admin.dbt("run", "--select", "+fct_transactions", "--vars", warehouse.vars)
         assert warehouse.reporter.one("select count(*) from marts.fct_transactions") == 3
     finally:
         admin, warehouse.admin = warehouse.admin, Built(database, tmp_path)
