@@ -7,7 +7,7 @@ SUPERSET := .venv-superset
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-tmdb bench-match bench-keys mutate torture \
+.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys mutate torture \
   superset superset-export
 
 help:  ## list the targets
@@ -53,6 +53,13 @@ format: $(READY)  ## let ruff and sqlfluff mend what they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/marquee scratch sqlfluff fix models tests snapshots
+
+bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3
+	@# for pandas alone, and apart: dlt imports SQLAlchemy where it finds it, and would start slower
+	@[ -d .venv/pandas ] || \
+	  uv pip install --quiet --python $(BIN)/python --target .venv/pandas 'sqlalchemy>=2,<3' || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv/pandas 'sqlalchemy>=2,<3'
+	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py

@@ -2,7 +2,8 @@
 
 Run it with ``make bench-ingest ROWS=1000000``. Every way is a process of its own, from its start
 to its end, and lands into a fresh database of a throw-away server. Ways take turns; medians are
-printed. Memory is the peak of the process, without the server's.
+printed. Memory is the peak of the process, without the server's. CPU is the processor time of the
+process and of the server's, which other work on the machine disturbs less than the wall time.
 
 - ``copy``: psql's ``\\copy`` of a CSV file that holds what the raw table holds, lineage columns
   included, into a table of the same columns: the limit. ``copy10``: the same with the contract's
@@ -10,14 +11,13 @@ printed. Memory is the peak of the process, without the server's.
 - ``marquee``: ``marquee ingest transactions`` of the JSON Lines file as it was generated, with
   half a percent of lines that must be rejected; it makes schema and tables first.
 - ``dlt``: a plain resource of dicts with dlt's defaults. It and pandas get the lines that land.
-- ``pandas``: ``to_sql`` with its defaults, for a tenth of the rows, scaled up. It needs SQLAlchemy
-  (``pip install -e '.[bench]'``) and is left out where that is missing.
+- ``pandas``: ``to_sql`` with its defaults, for a tenth of the rows, scaled up. It needs SQLAlchemy,
+  which ``make bench-ingest`` installs into a folder of its own, and is left out without it.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import statistics
@@ -31,8 +31,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ingestion.server import Server
 from ingestion.sources.transactions.settings import FIELDS
 from ingestion.warehouse import Target, load_target, program
 
@@ -43,13 +46,15 @@ MODEL = "bench_model"  # database with the tables that COPY fills
 SLOW = ("dlt", "pandas")
 MANY = 2_000_000  # rows from which on the slow ways run once
 PANDAS_SHARE = 10
+SQLALCHEMY = Path(sys.executable).parent.parent / "pandas"
 
 
 class Run(NamedTuple):
-    """One run: wall time in seconds, peak resident memory in bytes."""
+    """One run: wall time and processor time in seconds, peak resident memory in bytes."""
 
     seconds: float
     memory: int
+    cpu: float
 
 
 @dataclass
@@ -85,8 +90,8 @@ def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> 
     landed = _others_files(server, made, folder, landing)
 
     ways = _ways(folder, made, landing, landed)
-    if "pandas" in ways and not importlib.util.find_spec("sqlalchemy"):
-        print("pandas is left out: it needs SQLAlchemy (pip install -e '.[bench]').\n")
+    if not SQLALCHEMY.exists():
+        print(f"pandas is left out: there is no SQLAlchemy in {SQLALCHEMY}.\n")
         del ways["pandas"]
     ways = {name: way for name, way in ways.items() if not only or name in only}
     for turn in range(repeats):
@@ -184,6 +189,8 @@ def _run(command: list[str], target: Target, folder: Path) -> Run:
     _execute(target, "checkpoint")
     state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
     env = os.environ | target.libpq_env() | {"BENCH_STATE": str(state)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile hundreds of modules
+    served = _server_cpu(target)
     started = time.monotonic()
     with (state / "output").open("w+") as output:
         process = subprocess.Popen(
@@ -201,7 +208,21 @@ def _run(command: list[str], target: Target, folder: Path) -> Run:
             output.seek(0)
             sys.exit(f"{' '.join(command[:6])} failed:\n{output.read()[-2000:]}")
     shutil.rmtree(state)
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Run(seconds, memory, usage.ru_utime + usage.ru_stime + _server_cpu(target) - served)
+
+
+def _server_cpu(target: Target) -> float:
+    """Processor time of the server's connections that have ended, in seconds."""
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        others = (
+            "select count(*) from pg_stat_activity"
+            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        while cursor.execute(others) or cursor.fetchone()[0]:
+            time.sleep(0.05)
+    times = psutil.Process(Server().pid).cpu_times()  # of the throw-away server: see `scratch`
+    return times.children_user + times.children_system
 
 
 @contextmanager
@@ -235,16 +256,17 @@ def _print(ways: dict[str, Way], lines: int, rejected: int) -> None:
     limit = ways.get("copy")
     rows = lines - rejected
     print(f"{lines:,} lines of JSON, {rejected:,} of them to be rejected; medians\n")
-    print(f"| {'way':<52} | runs | seconds |    rows/s | of COPY | memory, MB |")
-    print(f"|{'-' * 54}|-----:|--------:|----------:|--------:|-----------:|")
+    print(f"| {'way':<52} | runs | seconds |    rows/s | of COPY | CPU, s | memory, MB |")
+    print(f"|{'-' * 54}|-----:|--------:|----------:|--------:|-------:|-----------:|")
     for way in ways.values():
         memory = statistics.median(run.memory for run in way.runs) / 1e6
         rate = _rate(way)
         ratio = f"{rate / _rate(limit):.3f}" if limit else ""
         seconds = rows / rate  # scaled where a way has landed a part of the rows
+        cpu = statistics.median(run.cpu for run in way.runs) * rows / way.rows
         print(
             f"| {way.label:<52} | {len(way.runs):>4} | {seconds:>7.1f} | {rate:>9,.0f} |"
-            f" {ratio:>7} | {memory:>10,.0f} |"
+            f" {ratio:>7} | {cpu:>6.1f} | {memory:>10,.0f} |"
         )
 
 
@@ -278,6 +300,8 @@ def land_with_dlt(file: Path, url: str, _: int) -> None:
 
 def land_with_pandas(file: Path, url: str, rows: int) -> None:
     import pandas as pd
+
+    sys.path.append(str(SQLALCHEMY))
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))

@@ -410,6 +410,26 @@ def test_what_no_text_column_holds_is_spelt_out_in_rejects(tmp_path):
     assert [r["raw_text"] for r in rejects] == ["caf\\xe9 \\x00 \\ é"]
 
 
+@pytest.mark.parametrize("chunk", [300, 1 << 20])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8", "utf-8-sig", "of both"])
+def test_csv_is_read_in_utf8_and_latin1(tmp_path, monkeypatch, encoding, chunk):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", chunk)
+    texts = ["transaction_id;event_ts;user_id;amount;merchant;Libellé"]
+    texts += [f"{ID};2024-01-01T10:00:00Z;{n};1.5;Café;Noël" for n in range(400)]
+    texts[9] = f"{ID};2024-01-01T10:00:00Z;9;much;Café;Noël"
+    encodings = ["latin-1", "utf-8"] if encoding == "of both" else [encoding.removesuffix("-sig")]
+    data = b"\n".join(text.encode(encodings[n % len(encodings)]) for n, text in enumerate(texts))
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbf" * encoding.endswith("sig") + data)
+    rows, rejects = read(path)
+    assert [row["user_id"] for row in rows] == [n for n in range(400) if n != 8]
+    assert {(row["merchant"], row["extra_fields"]) for row in rows} == {
+        ("Café", '{"libellé": "Noël"}')
+    }
+    assert [(r["_file_line"], r["raw_text"]) for r in rejects] == [(10, texts[9])]
+    assert reader.header_of(path, gzipped=False) == texts[0]
+
+
 def test_csv_records_may_span_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "CHUNK_BYTES", 300)
     texts = ["\ufefftransaction_id;Event_TS; user_id;amount;merchant;note"]

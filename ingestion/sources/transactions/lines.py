@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from typing import IO, Protocol, TypeVar
 
@@ -32,6 +33,14 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
         while (item := coming.popleft().result()) is not end:
             coming.append(thread.submit(next, items, end))
             yield item
+
+
+def as_utf8(line: bytes) -> bytes:
+    """A line of CSV as UTF-8: what is none is Windows-1252, the Latin-1 of spreadsheets."""
+    for encoding in ("utf-8", "cp1252", "latin-1"):  # cp1252 leaves five bytes undefined
+        with suppress(UnicodeDecodeError):
+            return line.decode(encoding).encode()
+    raise AssertionError("Latin-1 takes any byte")
 
 
 class Readable(Protocol):
@@ -92,6 +101,15 @@ class Block:
         pairs = zip(self.starts[lines].tolist(), self.ends[lines].tolist(), strict=True)
         return b"".join([self.data[start:end] for start, end in pairs])
 
+    def as_utf8(self) -> Block:
+        """The same lines, each in UTF-8 (see ``as_utf8``)."""
+        wrong = set() if self.data.isascii() else set(self._lines_at(self._not_utf8()).tolist())
+        if not wrong:
+            return self
+        lines = (self.line(at) for at in range(len(self)))
+        texts = [as_utf8(line) if at in wrong else line for at, line in enumerate(lines)]
+        return Block(b"".join(texts), self.first)
+
     @cached_property
     def odd(self) -> np.ndarray:
         """The lines (0-based) that are not UTF-8, or hold a NUL, a lone CR, a byte order mark."""
@@ -122,7 +140,7 @@ class Block:
         quotes = np.flatnonzero(self._bytes == QUOTE)
         return bool((np.searchsorted(quotes, self.ends) % 2).any())
 
-    def _lines_at(self, positions: np.ndarray) -> np.ndarray:
+    def _lines_at(self, positions: np.ndarray | list[int]) -> np.ndarray:
         """The lines (0-based) that hold some positions in ``data``."""
         return np.unique(np.searchsorted(self.ends, positions, side="right"))
 

@@ -31,6 +31,7 @@ from ingestion.sources.transactions.lines import (
     Readable,
     Stream,
     ahead,
+    as_utf8,
     blocks,
     columns,
     texts,
@@ -173,7 +174,7 @@ def header_of(path: Path, *, gzipped: bool) -> str | None:
     try:
         with path.open("rb") as raw:
             data = gzip.GzipFile(fileobj=raw) if gzipped else raw
-            return _readable(data.readline(_HEADER_BYTES).removeprefix(BOM))
+            return _readable(as_utf8(data.readline(_HEADER_BYTES).removeprefix(BOM)))
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return None
 
@@ -338,7 +339,7 @@ class Header(NamedTuple):
         Raises:
             UserError: a mandatory field is not in it, or a field is twice.
         """
-        text = line.decode(errors="replace").rstrip("\r\n").translate({0: " ", 13: " "})
+        text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
         found = (
             cls(
                 [name.strip().lower() for name in next(csv.reader([text], delimiter=mark), [])],
@@ -352,15 +353,12 @@ class Header(NamedTuple):
 
 
 def row_of_csv(line: bytes, header: Header) -> tuple:
-    """The typed row of a record of CSV, as ``contract.row_of_json`` gives it.
+    """The typed row of a record of CSV in UTF-8, as ``contract.row_of_json`` gives it.
 
     Raises:
         Refused: the record cannot land.
     """
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise Refused("not_utf8", f"byte {error.start + 1}") from None
+    text = line.decode()
     if "\0" in text:
         raise Refused("bad_text", "a NUL")
     values = _csv_values(text, header.delimiter)
@@ -486,7 +484,7 @@ def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
     for block in blocks(data, file.name, file.landed_bytes, file.landed_lines, records=True):
         if header is None:
             header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
-        yield _CsvChunk(block, header)
+        yield _CsvChunk(block.as_utf8(), header)
 
 
 def _first_line(file: SourceFile) -> bytes:
