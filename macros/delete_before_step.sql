@@ -16,6 +16,23 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# Unread lines that have landed after all: mended, or read again by a load that has come since. #}
+{% macro delete_lines_that_landed_since() -%}
+    {%- if is_incremental() and lines_were_read_again() -%}
+        delete from {{ this }}
+        where
+            rejection_stage = 'unread'
+            and not exists (
+                select 1
+                from {{ ref("int_transactions__unread") }} as unread
+                where
+                    unread.dlt_load_id = {{ this }}.dlt_load_id
+                    and unread.file_checksum = {{ this }}.file_checksum
+                    and unread.file_line = {{ this }}.file_line
+            )
+    {%- endif -%}
+{%- endmacro %}
+
 {# Rows of transactions of which a version stood in such a file. #}
 {% macro delete_reopened_transactions() -%}
     {%- if is_incremental() and files_were_replaced() -%}

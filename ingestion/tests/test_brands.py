@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -379,6 +380,26 @@ def test_a_version_lands_once_and_may_come_back(database, pipeline, tmp_path):
     assert landed == [1, 0, 1, 0, 1]
     assert query(database, "select count(*) from raw_brands.files") == [(3,)]
     assert query(database, "select count(*) from raw_brands.brands") == [(3,)]
+
+
+def test_drift_between_two_versions_is_found_by_the_query_of_the_readme(
+    database, pipeline, tmp_path
+):
+    """Totals of 2022 and of 2025; one brand comes, and one file is refused in between."""
+    readme = (PROJECT_DIR / "README.md").read_text(encoding="utf-8")
+    [drift] = re.findall(r"```sql\n(select brand, .*?)```", readme, re.DOTALL)
+    pixar = "Pixar\t{}\t{}\tToy Story 4\t434038008\n"
+    ingest_brands(write(tmp_path, HEADER + pixar.format("6177110498", 24)), database, pipeline)
+    with pytest.raises(UserError):
+        ingest_brands(write(tmp_path, HEADER + pixar.format("x", 24)), database, pipeline)
+    newer = HEADER + pixar.format("7183472015", 29) + LAIKA
+    ingest_brands(write(tmp_path, newer), database, pipeline)
+    rows = [(row[0], *row[2:]) for row in query(database, drift)]
+    assert rows == [
+        ("Laika", LAIKA_ROW[1], None, LAIKA_ROW[2]),
+        ("Pixar", 6177110498, None, 24),
+        ("Pixar", 7183472015, 7183472015 - 6177110498, 29),
+    ]
 
 
 def test_bundled_sample_lands_and_says_so(database, pipeline):

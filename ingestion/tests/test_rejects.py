@@ -17,6 +17,7 @@ import ingestion.pipeline
 from ingestion.cli import marquee
 from ingestion.errors import UserError
 from ingestion.pipeline import make_pipeline
+from ingestion.rejects import open_rejects
 from ingestion.sources.brands import ingest_brands
 from ingestion.sources.transactions import contract, replay
 from ingestion.tests.built import Built
@@ -373,20 +374,34 @@ def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_pat
     warehouse, out = Built(database, tmp_path), tmp_path / "mend.txt"
     file, other = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     file.write_text("\n".join([line(1), line(2, amount="x"), line(3), ""]))
-    other.write_text("\n".join([line(11, amount="x"), line(12), ""]))
-    identity = "+assert_landed_equals_fact_superseded_and_marked"
+    other.write_text("\n".join([line(11, amount="x"), line(12), line(13, user_id="?"), line(14), ""]))
+    identities = (
+        "+assert_landed_equals_fact_superseded_and_marked",
+        "+assert_rejects_are_those_of_the_ledger",
+        "+rejected_transactions",
+    )
+    rejects = (
+        "select file_name, file_line, dlt_load_id from marts.rejected_transactions"
+        " where rejection_stage = 'unread' order by 1, 2"
+    )
 
     def build() -> list[tuple]:
-        run_ = warehouse.dbt("build", "--select", identity, "--indirect-selection", "cautious")
+        run_ = warehouse.dbt("build", "--select", *identities, "--indirect-selection", "cautious")
         assert "PASS assert_landed" in run_.stdout
+        assert "PASS assert_rejects" in run_.stdout
+        left = [(r.file, r.line, r.load_id) for r in open_rejects(database, "transactions")]
+        assert warehouse.rows(rejects) == sorted(left)
         return warehouse.rows("select user_id, file_line from marts.fct_transactions order by 1")
 
     warehouse.dbt("seed")
     run("ingest", "transactions", file, other)
+    assert build() == [(1, 1), (3, 3), (12, 2), (14, 4)]
     run("rejects", "export", out)
     out.write_text(out.read_text().replace('"x"', "2"))
     run("rejects", "replay", out)
-    assert build() == [(1, 1), (2, 2), (3, 3), (11, 1), (12, 2)]
-    file.write_text("\n".join([line(1), line(3), ""]))  # mended rows go with their file
+    assert build() == [(1, 1), (2, 2), (3, 3), (11, 1), (12, 2), (14, 4)]
+    assert [row[:2] for row in warehouse.rows(rejects)] == [(str(other), 3)]
+    file.write_text("\n".join([line(1), line(3), "?", ""]))  # mended rows go with their file
     run("ingest", "transactions", file, "--replace")
-    assert build() == [(1, 1), (3, 2), (11, 1), (12, 2)]
+    assert build() == [(1, 1), (3, 2), (11, 1), (12, 2), (14, 4)]
+    assert [row[:2] for row in warehouse.rows(rejects)] == [(str(file), 3), (str(other), 3)]

@@ -1,14 +1,18 @@
 -- Grain: one row per line of a transaction file that is not in the facts: lines
 -- that could not be read, and rows that break a business rule. Counts add up.
+-- A line leaves when it has landed after all, mended or read again.
 {{
     config(
         materialized='incremental',
         incremental_strategy='append',
         on_schema_change='fail',
         indexes=[{'columns': ['loaded_at']}],
-        pre_hook="{{ delete_rows_of_replaced_files(
-            only=\"rejection_stage = 'marked'\"
-        ) }}"
+        pre_hook=[
+            "{{ delete_rows_of_replaced_files(
+                only=\"rejection_stage = 'marked'\"
+            ) }}",
+            "{{ delete_lines_that_landed_since() }}",
+        ]
     )
 }}
 -- depends_on: {{ ref('int_transaction_files__replaced') }}
@@ -22,15 +26,10 @@ with checked as (
 ),
 
 rejects as (
-    select * from {{ ref('stg_transactions__rejects') }}
+    select * from {{ ref('int_transactions__unread') }}
     {% if is_incremental() %}
     where dlt_load_id in {{ new_load_ids() }}
     {% endif %}
-),
-
-loads as (
-    select * from {{ ref('stg_transactions__loads') }}
-    where is_finished
 ),
 
 marked as (
@@ -53,19 +52,18 @@ marked as (
 unread as (
     select
         'unread' as rejection_stage,
-        rejects.reason_code,
-        rejects.file_name,
-        rejects.file_line,
-        rejects.file_checksum,
-        rejects.dlt_load_id,
-        loads.loaded_at,
+        reason_code,
+        file_name,
+        file_line,
+        file_checksum,
+        dlt_load_id,
+        loaded_at,
         cast(null as {{ dbt.type_string() }}) as transaction_id,
         cast(null as timestamp) as event_at,
         cast(null as numeric(18, 4)) as amount,
         cast(null as {{ dbt.type_string() }}) as currency_code,
-        rejects.raw_text
+        raw_text
     from rejects
-    inner join loads on rejects.dlt_load_id = loads.dlt_load_id
 ),
 
 final as (

@@ -7,6 +7,7 @@ renamed as (
         -- ids
         _dlt_load_id as dlt_load_id,
         _file_checksum as file_checksum,
+        replay_of as replayed_load_id,
 
         -- text
         _file_name as file_name,
