@@ -374,7 +374,9 @@ def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_pat
     warehouse, out = Built(database, tmp_path), tmp_path / "mend.txt"
     file, other = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     file.write_text("\n".join([line(1), line(2, amount="x"), line(3), ""]))
-    other.write_text("\n".join([line(11, amount="x"), line(12), line(13, user_id="?"), line(14), ""]))
+    other.write_text(
+        "\n".join([line(11, amount="x"), line(12), line(13, user_id="?"), line(14), ""])
+    )
     identities = (
         "+assert_landed_equals_fact_superseded_and_marked",
         "+assert_rejects_are_those_of_the_ledger",

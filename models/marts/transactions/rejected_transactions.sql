@@ -16,6 +16,8 @@
     )
 }}
 -- depends_on: {{ ref('int_transaction_files__replaced') }}
+-- depends_on: {{ ref('stg_transactions__files') }}
+-- depends_on: {{ ref('stg_transactions__loads') }}
 
 with checked as (
     select * from {{ ref('int_transactions__checked') }}
