@@ -38,18 +38,18 @@ read_files as (
 
 replayed_lines as (
     select
-        transactions.file_checksum,
-        transactions.file_line,
-        max(transactions.dlt_load_id) as dlt_load_id
-    from {{ ref('stg_transactions__transactions') }} as transactions
+        landed.file_checksum,
+        landed.file_line,
+        max(landed.dlt_load_id) as dlt_load_id
+    from {{ ref('stg_transactions__transactions') }} as landed
     inner join files
         on
-            transactions.dlt_load_id = files.dlt_load_id
-            and transactions.file_checksum = files.file_checksum
+            landed.dlt_load_id = files.dlt_load_id
+            and landed.file_checksum = files.file_checksum
     where files.replayed_load_id is not null
     group by
-        transactions.file_checksum,
-        transactions.file_line
+        landed.file_checksum,
+        landed.file_line
 ),
 
 unread as (
