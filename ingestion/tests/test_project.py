@@ -64,19 +64,112 @@ def test_descriptions_and_tables_name_the_same_columns(manifest: dict, built):
     assert drifted == {}
 
 
-def test_every_mart_has_an_enforced_contract_and_a_unique_key(manifest: dict):
-    marts = [n for n in _ours(manifest) if n["path"].startswith("marts/")]
-    assert len(marts) >= 18
-    assert [n["name"] for n in marts if not n["contract"]["enforced"]] == []
+@pytest.fixture(scope="module")
+def marts(manifest: dict) -> list[dict]:
+    found = [n for n in _ours(manifest) if n["path"].startswith("marts/")]
+    assert len(found) >= 25
+    return found
 
-    unique = {"unique", "unique_combination_of_columns"}
-    keyed = {
-        parent
-        for node in manifest["nodes"].values()
-        if node["resource_type"] == "test" and node.get("test_metadata", {}).get("name") in unique
-        for parent in node["depends_on"]["nodes"]
+
+def _tests_of(manifest: dict, node: dict) -> list[tuple[str, dict]]:
+    """The generic tests attached to a node, as (macro's name, its arguments)."""
+    return [
+        (test["test_metadata"]["name"], test["test_metadata"]["kwargs"])
+        for test in manifest["nodes"].values()
+        if test["resource_type"] == "test" and test.get("attached_node") == node["unique_id"]
+    ]
+
+
+def test_every_mart_has_an_enforced_contract_with_every_column_typed(marts: list[dict]):
+    assert [n["name"] for n in marts if not n["contract"]["enforced"]] == []
+    untyped = [
+        f"{n['name']}.{c}" for n in marts for c, v in n["columns"].items() if not v["data_type"]
+    ]
+    assert untyped == []
+
+
+def test_every_mart_has_a_primary_key_test(manifest: dict, marts: list[dict]):
+    """One column that is unique and not null, or a combination whose columns cannot be null."""
+    missing = []
+    for node in marts:
+        tests = _tests_of(manifest, node)
+        for name, arguments in tests:
+            column = arguments.get("column_name")
+            if name == "unique" and ("not_null", column) in {
+                (other, given.get("column_name")) for other, given in tests
+            }:
+                break
+            if name == "unique_combination_of_columns":
+                columns = [node["columns"][c] for c in arguments["combination_of_columns"]]
+                if all("not_null" in {k["type"] for k in c["constraints"]} for c in columns):
+                    break
+        else:
+            missing.append(node["name"])
+    assert missing == []
+
+
+def test_every_mart_has_an_owner_and_is_public(manifest: dict, marts: list[dict]):
+    owners = {
+        g["name"]: g["owner"].get("name") or g["owner"].get("email")
+        for g in manifest["groups"].values()
     }
-    assert [n["name"] for n in marts if n["unique_id"] not in keyed] == []
+    assert [n["name"] for n in marts if not owners.get(n["config"]["group"])] == []
+    assert [n["name"] for n in marts if n["config"]["access"] != "public"] == []
+
+
+def test_every_key_of_facts_and_bridges_is_not_null_and_points_somewhere(
+    manifest: dict, marts: list[dict]
+):
+    loose = []
+    facts = [n for n in marts if n["name"].startswith(("fct_", "bridge_"))]
+    assert len(facts) >= 6
+    for node in facts:
+        tested = {(name, given.get("column_name")) for name, given in _tests_of(manifest, node)}
+        keys = [column for column in node["columns"] if column.endswith("_key")]
+        assert keys
+        loose += [
+            f"{node['name']}.{key} {name}"
+            for key in keys
+            for name in ("not_null", "relationships")
+            if (name, key) not in tested
+        ]
+    assert loose == []
+
+
+def test_every_dimension_has_one_unknown_member(marts: list[dict], built):
+    dimensions = [n["name"] for n in marts if n["name"].startswith("dim_")]
+    assert len(dimensions) >= 10
+    members = {
+        name: built.one(f"select count(*) from marts.{name} where is_unknown")
+        for name in dimensions
+    }
+    assert members == dict.fromkeys(dimensions, 1)
+
+
+def test_every_source_says_when_it_is_stale(manifest: dict):
+    thresholds = {}
+    for source in manifest["sources"].values():
+        freshness = source["freshness"] or {}
+        if all((freshness.get(k) or {}).get("count") for k in ("warn_after", "error_after")):
+            thresholds.setdefault(source["source_name"], []).append(source["name"])
+    assert thresholds.keys() == {"tmdb", "brands", "transactions"}
+
+
+def test_failing_rows_are_stored_and_go_when_the_test_passes_again(built):
+    name = "not_null_merchant_ranking_amount_rank"
+    stored = f"select count(*) from pg_tables where tablename = '{name}'"
+    built.dbt("test", "--select", name)
+    assert built.one(stored) == 0, "a test that passes leaves no table"
+
+    built.execute("alter table marts.merchant_ranking alter amount_rank drop not null")
+    built.execute("update marts.merchant_ranking set amount_rank = null where amount_rank = 1")
+    failed = built.dbt("test", "--select", name, check=False)
+    assert failed.returncode == 1
+    assert f'"test_failures"."{name}"' in failed.stdout, "dbt says where the rows are"
+    assert built.one(f"select count(*) from test_failures.{name}") == 1
+
+    built.dbt("build", "--select", "merchant_ranking")
+    assert built.one(stored) == 0
 
 
 def test_models_keep_to_portable_sql():
