@@ -117,6 +117,12 @@ def test_every_mart_has_an_owner_and_is_public(manifest: dict, marts: list[dict]
     assert [n["name"] for n in marts if n["config"]["access"] != "public"] == []
 
 
+def test_every_mart_stands_in_the_marts_readme(marts: list[dict]):
+    readme = (PROJECT_DIR / "models/marts/README.md").read_text(encoding="utf-8")
+    rows = "\n".join(line.split("|")[1] for line in readme.splitlines() if line.startswith("| `"))
+    assert [n["name"] for n in marts if f"`{n['name']}`" not in rows] == []
+
+
 def test_every_key_of_facts_and_bridges_is_not_null_and_points_somewhere(
     manifest: dict, marts: list[dict]
 ):
@@ -144,6 +150,49 @@ def test_every_dimension_has_one_unknown_member(marts: list[dict], built):
         for name in dimensions
     }
     assert members == dict.fromkeys(dimensions, 1)
+
+
+def test_a_film_that_changes_gets_a_version_that_follows_the_one_before(built):
+    film = "id = (select min(id) from raw_tmdb.movies)"
+    title, movie_id = built.rows(f"select title, id from raw_tmdb.movies where {film}")[0]
+    selected = ("build", "--select", "snp_tmdb__movies", "dim_movie_history", "dim_movie")
+    try:
+        built.execute(
+            "update raw_tmdb.movies set title = 'Another title',"
+            f" pulled_at = pulled_at + interval '3 days' where {film}"
+        )
+        built.dbt(*selected)
+        old, new = built.rows(
+            "select title, version_number, is_current, valid_to, valid_from"
+            f" from marts.dim_movie_history where movie_id = {movie_id} order by valid_from"
+        )
+        assert (*old[:3], *new[:4]) == (title, 1, False, "Another title", 2, True, None)
+        assert old[3] == new[4], "half-open: one ends when the next begins"
+        assert built.rows(
+            "select movies.title, versions.title from marts.dim_movie as movies"
+            " inner join marts.dim_movie_history as versions using (movie_history_key)"
+            f" where movies.movie_id = {movie_id}"
+        ) == [("Another title", "Another title")]
+
+        built.execute(
+            "update snapshots.snp_tmdb__movies set dbt_valid_to = dbt_valid_to - interval '1 day'"
+            f" where movie_id = {movie_id} and dbt_valid_to is not null"
+        )
+        gap = built.dbt("build", "--select", "dim_movie_history", check=False)
+        assert "FAIL 1 movie_versions_neither_overlap_nor_leave_gaps" in gap.stdout
+    finally:
+        built.execute(
+            f"update raw_tmdb.movies set title = '{title}',"
+            f" pulled_at = pulled_at - interval '3 days' where {film}"
+        )
+        built.execute(
+            f"delete from snapshots.snp_tmdb__movies where movie_id = {movie_id}"
+            " and dbt_valid_to is null"
+        )
+        built.execute(
+            f"update snapshots.snp_tmdb__movies set dbt_valid_to = null where movie_id = {movie_id}"
+        )
+        built.dbt(*selected)
 
 
 def test_every_source_says_when_it_is_stale(manifest: dict):
