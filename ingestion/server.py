@@ -128,7 +128,8 @@ class Server:
         Raises:
             UserError: that role has not been made here.
         """
-        if login := self.settings.get("logins", {}).get(role):
+        login = self.settings.get("logins", {}).get(role, {})
+        if "user" in login:
             return replace(self.target, **login)
         raise UserError(f"There is no {role} here yet.\nMake the roles with: marquee db roles")
 
@@ -292,7 +293,11 @@ class Server:
                 password=password,
                 dbname=ROLE,
                 data="pgdata" if place == self.home else str(data),
-                logins={},  # of the server that was here before
+                # roles go with the data, but BI tools keep the passwords that they were given
+                logins={
+                    role: {"password": login["password"]}
+                    for role, login in settings.get("logins", {}).items()
+                },
             )
             (staging / "pgdata").rename(data)
         finally:
