@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SUPERSET := .venv-superset
+BROWSER := 'playwright>=1.49'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys mutate torture \
-  superset superset-export
+.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
+  mutate torture superset superset-export test-superset
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +77,11 @@ superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first tim
 
 superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Superset back to bi/superset
 	@$(BIN)/marquee superset export
+
+test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM=
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
+	  uv pip install --quiet --python $(BIN)/python $(BROWSER) 2>/dev/null || $(BIN)/python -m pip install --quiet $(BROWSER)
+	@MARQUEE_SUPERSET=1 $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \

@@ -70,12 +70,14 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
 
 
 @superset.command()
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Another folder.")
 @target_option
-def export(target_name: str | None) -> None:
+def export(folder: Path | None, target_name: str | None) -> None:
     """Write dashboards that were edited in Superset back to bi/superset."""
-    changed = Superset(server.ready(target_name)).export()
+    folder = folder or FOLDER
+    changed = Superset(server.ready(target_name)).export(folder)
     for path in changed:
-        click.echo(f"bi/superset/{path}")
+        click.echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)
     click.echo(f"{len(changed)} files changed.")
 
 
@@ -131,16 +133,19 @@ class Superset:
         self._save(imported=print_of)
         return fresh
 
-    def export(self) -> list[str]:
-        """Write the dashboards as they stand in Superset to ``bi/superset``.
+    def export(self, folder: Path = FOLDER) -> list[str]:
+        """Write the dashboards as they stand in Superset to ``bi/superset``, or another folder.
 
         Returns:
             Files that changed, relative to it.
+
+        Raises:
+            UserError: Superset has not been set up.
         """
         if not self.state.get("imported"):
             raise UserError("Superset has not been set up yet.\nSet it up: make superset")
-        assets = cleaned(self._console("export"), read(), self.manifest())
-        return write(assets)
+        assets = cleaned(self._console("export"), read(), self.manifest(), self.schema)
+        return write(assets, folder)
 
     def new_password(self) -> str:
         """Give the user ``admin`` a new password."""

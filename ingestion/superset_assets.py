@@ -103,19 +103,48 @@ METADATA = {
     "default_filters": "{}",
     "color_scheme": "",
     "label_colors": {},
-    "shared_label_colors": [],
-    "map_label_colors": {},
-    "color_scheme_domain": [],
     "cross_filters_enabled": True,
     "native_filter_configuration": [],
     "chart_configuration": {},
+}
+ORDER = (  # of a file's keys: first what it is, last what is long
+    "database_name",
+    "table_name",
+    "slice_name",
+    "dashboard_title",
+    "slug",
+    "description",
+    "viz_type",
+    "uuid",
+    "database_uuid",
+    "dataset_uuid",
+    "main_dttm_col",
+    "currency_code_column",
+    "columns",
+    "metrics",
+    "params",
+    "metadata",
+    "position",
+)
+FILTER = {
+    "type": "NATIVE_FILTER",
+    "description": "",
+    "cascadeParentIds": [],
+    "defaultDataMask": {"extraFormData": {}, "filterState": {}, "ownState": {}},
 }
 DERIVED = {  # worked out anew from the rest, by Superset or by `bundle`
     "datasets": {"description", "is_managed_externally", "external_url", "source_db_engine"},
     "charts": {"is_managed_externally", "external_url", "datasource_id"},
     "dashboards": {"is_managed_externally", "external_url", "tags"},
     "params": {"datasource", "dashboards", "slice_id", "viz_type", "extra_form_data", "url_params"},
-    "metadata": {"global_chart_configuration", "show_native_filters", "filter_scopes"},
+    "metadata": {
+        "global_chart_configuration",
+        "show_native_filters",
+        "filter_scopes",
+        "color_scheme_domain",
+        "shared_label_colors",
+        "map_label_colors",
+    },
     "filter": {"chartsInScope", "tabsInScope"},
 }
 # Where a chart names columns or metrics; a string or a list of them.
@@ -271,6 +300,9 @@ def _with_ids(dashboard: dict[str, Any], charts: dict[str, dict[str, Any]]) -> d
         node["meta"] |= {"chartId": numbers[uuid], "sliceName": charts[uuid]["slice_name"]}
     for key, parents in _parents(position).items():
         position[key]["parents"] = parents
+    metadata["native_filter_configuration"] = [
+        FILTER | each for each in metadata["native_filter_configuration"]
+    ]
     for each in metadata["native_filter_configuration"]:
         each["scope"]["excluded"] = [numbers[uuid] for uuid in each["scope"]["excluded"]]
     metadata["chart_configuration"] = {
@@ -308,11 +340,19 @@ def _renamed(settings: dict[str, Any], names: Mapping[Any, Any]) -> dict[str, An
 # Out --------------------------------------------------------------------------------------------
 
 
-def cleaned(exported: Mapping[str, str], known: Assets, manifest: Mapping[str, Any]) -> Assets:
+def cleaned(
+    exported: Mapping[str, str], known: Assets, manifest: Mapping[str, Any], schema: str
+) -> Assets:
     """What Superset exported, as the files have it.
 
     Every dashboard comes with the charts on it and their datasets; charts on no dashboard and other
     databases are left out. Files keep their names; new ones are named after their titles.
+
+    Args:
+        exported: YAML text by path.
+        known: the files' content so far.
+        manifest: dbt's.
+        schema: where the marts are on this target.
     """
     raw = {path: yaml.safe_load(text) for path, text in exported.items()}
     charts, datasets = of_kind(raw, "charts"), of_kind(raw, "datasets")
@@ -334,12 +374,15 @@ def cleaned(exported: Mapping[str, str], known: Assets, manifest: Mapping[str, A
         for uuid in used | set(_filter_datasets(content)):
             dataset = datasets[uuid]
             model = models.get(dataset["table_name"], {"columns": {}})
-            add("datasets", dataset["table_name"], _clean_dataset(dataset, model))
+            content = _clean_dataset(dataset, model)
+            if dataset["schema"] == schema:
+                content.pop("schema", None)
+            add("datasets", dataset["table_name"], content)
     return result
 
 
 def _clean_dataset(dataset: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
-    content = _without(dataset, "datasets") | {"schema": MARTS}
+    content = _without(dataset, "datasets")
     columns = []
     for column in dataset["columns"]:
         name = column["column_name"]
@@ -353,7 +396,7 @@ def _clean_dataset(dataset: dict[str, Any], model: dict[str, Any]) -> dict[str, 
     ]
     content["columns"] = sorted(columns, key=lambda column: column["column_name"])
     content["metrics"] = sorted(metrics, key=lambda metric: metric["metric_name"])
-    return {key: value for key, value in content.items() if value != []} | {"schema": MARTS}
+    return {key: value for key, value in content.items() if value != []}
 
 
 def _own(value: object, default: object) -> bool:
@@ -410,7 +453,7 @@ def _clean_dashboard(dashboard: dict[str, Any]) -> dict[str, Any]:
 def _clean_position(position: dict[str, Any]) -> dict[str, Any]:
     """The layout, its parts in the order in which they are seen."""
     found: dict[str, Any] = {"DASHBOARD_VERSION_KEY": position["DASHBOARD_VERSION_KEY"]}
-    todo = ["HEADER_ID", "ROOT_ID"]
+    todo = ["ROOT_ID", "HEADER_ID"]
     while todo:
         key = todo.pop()
         if key not in position:
@@ -425,7 +468,11 @@ def _clean_position(position: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clean_filter(each: dict[str, Any], uuids: Mapping[int, str]) -> dict[str, Any]:
-    content = {key: value for key, value in each.items() if key not in DERIVED["filter"]}
+    content = {
+        key: value
+        for key, value in each.items()
+        if key not in DERIVED["filter"] and _own(value, FILTER.get(key))
+    }
     excluded = each.get("scope", {}).get("excluded", [])
     names = sorted(uuids[number] for number in excluded if number in uuids)
     return content | {"scope": each["scope"] | {"excluded": names}}
@@ -461,7 +508,9 @@ _Dumper.add_representer(str, _text)
 
 
 def _dump(content: dict[str, Any]) -> str:
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    rank = {key: number for number, key in enumerate(ORDER)}
+    ordered = dict(sorted(content.items(), key=lambda item: (rank.get(item[0], 50), item[0])))
+    return yaml.dump(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 # Held against dbt -------------------------------------------------------------------------------
@@ -491,7 +540,7 @@ def _dataset_problems(
 ) -> Iterator[str]:
     models = mart_models(manifest)
     for path, dataset in _files(assets, "datasets"):
-        if dataset.get("sql") or dataset.get("schema") != MARTS:
+        if dataset.get("sql") or dataset.get("schema", MARTS) != MARTS:
             yield f"{path}: a dataset is a table of the schema {MARTS}"
             continue
         model = models.get(dataset["table_name"])

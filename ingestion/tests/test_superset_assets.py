@@ -163,7 +163,8 @@ def test_marts_of_another_target_have_their_own_schema(manifest):
 
 def test_what_comes_out_is_what_went_in(manifest):
     assets = read()
-    assert cleaned(bundle(assets, manifest, "analytics_marts", URI), assets, manifest) == assets
+    schema = "analytics_marts"
+    assert cleaned(bundle(assets, manifest, schema, URI), assets, manifest, schema) == assets
 
 
 def test_files_are_written_in_one_way_and_hold_nothing_of_one_machine(tmp_path):

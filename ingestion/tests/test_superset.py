@@ -1,0 +1,463 @@
+"""Superset for real: set up over a warehouse of its own, both dashboards opened in Chromium.
+
+Asked for by ``make test-superset``, which needs a Chromium (CHROMIUM names it) and minutes. The
+pictures in docs/images are the ones that it takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from ingestion.server import Server
+from ingestion.superset_assets import of_kind, read, write
+from ingestion.tests.conftest import reachable_folder, unused_port
+from ingestion.warehouse import PROJECT_DIR, Target
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("MARQUEE_SUPERSET"), reason="asked for by make test-superset"
+)
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+IMAGES = PROJECT_DIR / "docs" / "images"
+PATIENCE = 120  # seconds
+WIDTH = 1600
+DASHBOARDS = {"film-brands": "Film brands", "transactions": "Transactions"}
+
+
+@dataclass
+class Place:
+    """A warehouse with the sample, and Superset over it."""
+
+    home: Path
+    port: int
+    said: str = ""
+    server: subprocess.Popen | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def target(self) -> Target:
+        return Server(self.state).target
+
+    @property
+    def password(self) -> str:
+        return re.search(r"password (\S+)", self.said)[1]
+
+    def env(self) -> dict[str, str]:
+        return os.environ | {
+            "DBT_PROFILES_DIR": str(self.home),
+            "DBT_TARGET_PATH": str(self.home / "target"),
+            "DBT_LOG_PATH": str(self.home / "logs"),
+            "MARQUEE_STATE_DIR": str(self.state),
+        }
+
+    def marquee(self, *args: str, check: bool = True) -> str:
+        program = Path(sys.executable).with_name("marquee")
+        done = subprocess.run(
+            [program, *args],
+            cwd=PROJECT_DIR,
+            env=self.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, done.stdout[-4000:]
+        return done.stdout
+
+    def serve(self) -> None:
+        """`marquee superset`, until it answers."""
+        program = Path(sys.executable).with_name("marquee")
+        log = self.home / "superset.out"
+        with log.open("w") as out:
+            self.server = subprocess.Popen(
+                [program, "superset", f"--port={self.port}"],
+                cwd=PROJECT_DIR,
+                env=self.env(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 5 * PATIENCE
+        while time.monotonic() < deadline:
+            assert self.server.poll() is None, log.read_text()
+            try:
+                requests.get(f"{self.address}/health", timeout=5).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.5)
+        self.said = self.said or log.read_text()
+
+    def stop(self) -> None:
+        if self.server and self.server.poll() is None:
+            os.killpg(self.server.pid, signal.SIGTERM)
+            self.server.wait(30)
+
+    def sql(self, query: str, dbname: str | None = None) -> Any:
+        """The first value that a query gives."""
+        target = replace(self.target, dbname=dbname) if dbname else self.target
+        with closing(target.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchone()[0]
+
+    def execute(self, statement: str, dbname: str) -> None:
+        with closing(replace(self.target, dbname=dbname).connect()) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(statement)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    home = reachable_folder()
+    place = Place(home, unused_port())
+    try:
+        place.marquee("run")
+        started = time.monotonic()
+        place.serve()
+        print(f"\nSuperset set up and serving after {time.monotonic() - started:.0f} s")
+        yield place
+    finally:
+        place.stop()
+        Server(place.state).delete()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclass
+class Seen:
+    """What the browser asked for a dashboard's charts, and got.
+
+    Attributes:
+        asked: body of the request by chart number.
+        answers: what came back, by chart number: rows and seconds of the query, errors.
+        elsewhere: answers that came from other hosts than this one.
+    """
+
+    asked: dict[int, dict] = field(default_factory=dict)
+    answers: dict[int, list[dict]] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def note(self, response) -> None:
+        if not response.url.startswith(("http://127.0.0.1", "data:", "blob:")):
+            self.elsewhere.append(response.url)
+        if "/api/v1/chart/data" not in response.url or response.request.method != "POST":
+            return
+        body = response.request.post_data_json
+        number = (body.get("form_data") or {}).get("slice_id")
+        if number:
+            self.asked[number] = body
+            self.answers[number] = response.json().get("result") or [{"error": response.text()}]
+
+
+@pytest.fixture(scope="module")
+def browser(place: Place):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = chromium.new_context(
+            viewport={"width": WIDTH, "height": 1000}, accept_downloads=True
+        )
+        context.set_default_timeout(PATIENCE * 1000)
+        page = context.new_page()
+        page.goto(f"{place.address}/login/")
+        page.fill("#username", "admin")
+        page.fill("#password", place.password)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/welcome/")
+        page.close()
+        yield context
+        chromium.close()
+
+
+@pytest.fixture(scope="module", params=DASHBOARDS)
+def opened(request, browser, place: Place):
+    """A dashboard with all its charts drawn: slug, page, what it asked."""
+    slug = request.param
+    page, seen = browser.new_page(), Seen()
+    page.on("response", seen.note)
+    started = time.monotonic()
+    page.goto(f"{place.address}/superset/dashboard/{slug}/", wait_until="commit")
+    page.wait_for_selector("[data-test-chart-name] .header-line")
+    number = time.monotonic() - started
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    page.set_viewport_size({"width": WIDTH, "height": 4000})  # charts out of sight are not drawn
+    _settle(page, slug)
+    print(
+        f"\n{DASHBOARDS[slug]}: first paint {paint / 1000:.1f} s, first number {number:.1f} s,"
+        f" all charts {time.monotonic() - started:.1f} s"
+    )
+    yield slug, page, seen
+    page.close()
+
+
+def charts_of(slug: str) -> set[str]:
+    """Names of the charts that the files put on a dashboard."""
+    assets = read()
+    charts = of_kind(assets, "charts")
+    (dashboard,) = (d for d in of_kind(assets, "dashboards").values() if d["slug"] == slug)
+    nodes = [n for n in dashboard["position"].values() if isinstance(n, dict)]
+    return {charts[n["meta"]["uuid"]]["slice_name"] for n in nodes if n["type"] == "CHART"}
+
+
+def _settle(page, slug: str) -> None:
+    """Wait until every chart has been drawn and nothing is being asked."""
+    page.wait_for_function(
+        """count => {
+            const charts = [...document.querySelectorAll('[data-test-chart-name]')];
+            const drawn = chart => chart.querySelector('canvas, .header-line, table, .ant-alert');
+            return charts.length === count && charts.every(drawn)
+                && !document.querySelector('.loading, [data-test="loading-indicator"]');
+        }""",
+        arg=len(charts_of(slug)),
+    )
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1500)  # charts move into place
+
+
+def _number(text: str) -> tuple[float, float]:
+    """A number as a chart prints it, and half of its last digit: € 10.8M is 10,800,000 ± 50,000."""
+    digits, unit = re.search(r"([\d.,]+)([kMB%]?)", text).groups()
+    digits = digits.replace(",", "")
+    scale = {"k": 1e3, "M": 1e6, "B": 1e9, "%": 0.01, "": 1}[unit]
+    decimals = len(digits.partition(".")[2])
+    return float(digits) * scale, scale * 10**-decimals / 2
+
+
+def _shown(page, chart: str) -> str:
+    return page.locator(f"[data-test-chart-name='{chart}'] .header-line").inner_text()
+
+
+def test_the_first_call_prints_the_password_and_the_second_does_not(place: Place):
+    assert place.said.count("password") == 1
+    assert "It is printed this once." in place.said
+    again = place.marquee("superset", f"--port={place.port}")
+    assert "running already" in again
+    assert "password" not in again
+
+
+def test_what_is_secret_stays_here(place: Place):
+    file = place.state / "superset.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    secret = json.loads(file.read_text())["secret_key"]
+    assert len(secret) > 40
+    assert secret not in place.said
+    others = requests.get(f"{place.address}/api/v1/dashboard/", timeout=30)
+    assert others.json().get("count", 0) == 0  # nobody sees anything without logging in
+
+
+def test_it_reads_as_the_reporter(place: Place):
+    address = place.sql("select sqlalchemy_uri from dbs", "superset")
+    assert re.match(r"postgresql\+psycopg2://marquee_reporter:X+@", address)
+
+
+def test_every_chart_shows_data(opened):
+    slug, page, seen = opened
+    names = page.locator("[data-test-chart-name]").evaluate_all(
+        "all => all.map(one => one.getAttribute('data-test-chart-name'))"
+    )
+    assert set(names) == charts_of(slug)
+    assert len(seen.answers) == len(names)
+    for number, results in seen.answers.items():
+        for result in results:
+            assert not result.get("error"), (number, result)
+            assert result["rowcount"] > 0, seen.asked[number]
+    for name in names:
+        chart = page.locator(f"[data-test-chart-name='{name}']")
+        assert chart.locator(".ant-alert").count() == 0, chart.inner_text()
+        assert not re.search(r"No results|error", chart.inner_text(), re.IGNORECASE), name
+        if chart.locator("canvas").count():
+            drawn = chart.locator("canvas").first.evaluate(
+                """canvas => {
+                    const data = canvas.getContext('2d')
+                        .getImageData(0, 0, canvas.width, canvas.height).data;
+                    const colours = new Set();
+                    for (let i = 0; i < data.length; i += 4)
+                        if (data[i + 3]) colours.add(data.slice(i, i + 3).join());
+                    return colours.size;
+                }"""
+            )
+            assert drawn > 5, f"{name} is empty"
+        else:
+            assert chart.locator(".header-line, tbody tr").count() > 0, name
+
+
+def test_nothing_is_asked_of_other_sites(opened):
+    _, _, seen = opened
+    assert seen.elsewhere == []
+
+
+def test_the_picture(opened):
+    slug, page, _ = opened
+    bottom = page.evaluate(
+        """() => Math.max(...[...document.querySelectorAll(
+            '[data-test-chart-name], .dashboard-markdown'
+        )].map(part => part.getBoundingClientRect().bottom))"""
+    )
+    page.set_viewport_size({"width": WIDTH, "height": int(bottom) + 24})
+    _settle(page, slug)
+    path = IMAGES / f"superset-{slug}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path)
+    print(f"\n{path.relative_to(PROJECT_DIR)}: {path.stat().st_size / 1000:.0f} kB")
+    assert 50_000 < path.stat().st_size < 400_000
+    page.set_viewport_size({"width": WIDTH, "height": 4000})
+
+
+def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
+    slug, page, _ = opened
+    queries = {
+        "film-brands": {
+            "Films": "select count(distinct movie_key) from marts.bridge_brand_movie",
+            "Mean rating": "select avg(vote_average) from marts.dim_movie where movie_key in"
+            " (select movie_key from marts.bridge_brand_movie)",
+            "Mean popularity": "select avg(popularity) from marts.dim_movie where movie_key in"
+            " (select movie_key from marts.bridge_brand_movie)",
+            "Releases found": "select count(*) from marts.brand_match_audit"
+            " where match_status = 'matched'",
+        },
+        "transactions": {
+            "Total amount": "select sum(amount) from marts.fct_transactions",
+            "Transactions": "select count(*) from marts.fct_transactions",
+            "Mean amount": "select avg(amount) from marts.fct_transactions",
+            "Approval rate": "select avg(case when approved_amount > 0 then 1.0 else 0 end)"
+            " from marts.fct_transactions",
+        },
+    }
+    for chart, query in queries[slug].items():
+        shown, tolerance = _number(_shown(page, chart))
+        stands = float(place.sql(query))
+        assert shown == pytest.approx(stands, abs=tolerance * 1.001), chart
+        print(f"\n{chart}: {_shown(page, chart)} on the screen, {stands:,.4f} in the marts", end="")
+
+
+def test_every_chart_exports_csv(opened):
+    _, page, seen = opened
+    for number, body in seen.asked.items():
+        answer = page.request.post(
+            "/api/v1/chart/data",
+            data=body | {"result_format": "csv", "result_type": "post_processed"},
+        )
+        assert answer.status == 200, (number, answer.text()[:300])
+        assert len(list(csv.reader(io.StringIO(answer.text().lstrip("\ufeff"))))) > 1, number
+
+
+def test_a_filter_and_a_download(browser, place: Place, tmp_path):
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": 4000})
+    page.goto(f"{place.address}/superset/dashboard/transactions/")
+    _settle(page, "transactions")
+    before = _shown(page, "Transactions")
+    city = page.locator("[data-test='NATIVE_FILTER-transactions-city-name']").first
+    city.click()
+    page.keyboard.type("Lyon")
+    page.locator(".ant-select-item-option", has_text="Lyon").first.click()
+    page.locator("[data-test='filter-bar__apply-button']").click()
+    page.wait_for_function(
+        """before => document.querySelector("[data-test-chart-name='Transactions'] .header-line")
+            ?.innerText !== before""",
+        arg=before,
+    )
+    _settle(page, "transactions")
+    shown, tolerance = _number(_shown(page, "Transactions"))
+    stands = place.sql(
+        "select count(*) from marts.fct_transactions inner join marts.dim_city using (city_key)"
+        " where city_name = 'Lyon'"
+    )
+    assert shown == pytest.approx(stands, abs=tolerance * 1.001)
+
+    # the download holds what is filtered
+    page.locator("[data-test-chart-name='Amount by category']").get_by_label("More Options").click()
+    page.get_by_role("menuitem", name="Download").hover()
+    with page.expect_download() as download:
+        page.get_by_text(re.compile(r"Export to \.?CSV", re.IGNORECASE)).first.click()
+    path = tmp_path / "chart.csv"
+    download.value.save_as(path)
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    print(f"\n{download.value.suggested_filename}: {rows[0]} and {len(rows) - 1} more")
+    stands = place.sql(
+        "select sum(amount) from marts.fct_transactions inner join marts.dim_city using (city_key)"
+        " where city_name = 'Lyon'"
+    )
+    assert sum(float(row["Amount"]) for row in rows) == pytest.approx(float(stands))
+    page.close()
+
+
+def test_descriptions_of_dbt_are_in_the_datasets(place: Place):
+    said = place.sql(
+        "select description from table_columns inner join tables on table_columns.table_id"
+        " = tables.id where table_name = 'daily_transactions' and column_name = 'approved_count'",
+        "superset",
+    )
+    assert said == "Number of transactions whose status counts as approved."
+
+
+def test_export_gives_the_files_back_and_edits_besides(place: Place, tmp_path):
+    write(read(), tmp_path)
+    assert "0 files changed" in place.marquee("superset", "export", "--to", str(tmp_path))
+    place.execute(
+        "update slices set slice_name = 'Cities' where slice_name = 'Transactions by city'",
+        "superset",
+    )
+    assert place.marquee("superset", "export", "--to", str(tmp_path)).splitlines() == [
+        str(tmp_path / "charts/transactions_city.yaml"),
+        "1 files changed.",
+    ]
+    assert read(tmp_path)["charts/transactions_city.yaml"]["slice_name"] == "Cities"
+
+
+def test_another_import_makes_nothing_twice(place: Place):
+    counts = "select count(*) from {}"
+    tables = ("dashboards", "slices", "tables", "dbs", "ab_user")
+    before = [place.sql(counts.format(table), "superset") for table in tables]
+    file = place.state / "superset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"imported": "something older"}))
+    said = place.marquee("superset", f"--port={place.port}")
+    assert "Importing" in said
+    assert "password" not in said
+    assert [place.sql(counts.format(table), "superset") for table in tables] == before
+    assert place.sql("select count(*) from slices where slice_name = 'Cities'", "superset") == 0
+
+
+def test_a_lost_key_overwrites_nothing(place: Place):
+    file = place.state / "superset.json"
+    kept = file.read_text()
+    file.unlink()
+    try:
+        said = place.marquee("superset", f"--port={place.port}", check=False)
+    finally:
+        file.write_text(kept)
+        file.chmod(0o600)
+    assert "secret key is not in" in said
+    assert said.count("\n") <= 3
+
+
+def test_it_stops_when_asked_and_starts_again(place: Place):
+    place.stop()
+    with pytest.raises(requests.RequestException):
+        requests.get(f"{place.address}/health", timeout=5)
+    started = time.monotonic()
+    place.serve()
+    print(f"\nstarted again in {time.monotonic() - started:.0f} s")
