@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SUPERSET := .venv-superset
-BROWSER := 'playwright>=1.49'
+BROWSER := 'playwright>=1.49' 'pillow>=10'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
@@ -79,7 +79,7 @@ superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Supe
 	@$(BIN)/marquee superset export
 
 test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM=
-	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
+	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || \
 	  uv pip install --quiet --python $(BIN)/python $(BROWSER) 2>/dev/null || $(BIN)/python -m pip install --quiet $(BROWSER)
 	@MARQUEE_SUPERSET=1 $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
