@@ -78,10 +78,10 @@ superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first tim
 superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Superset back to bi/superset
 	@$(BIN)/marquee superset export
 
-test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM=
+test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM= ROWS=
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || \
 	  uv pip install --quiet --python $(BIN)/python $(BROWSER) 2>/dev/null || $(BIN)/python -m pip install --quiet $(BROWSER)
-	@MARQUEE_SUPERSET=1 $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
+	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \

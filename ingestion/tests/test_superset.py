@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -38,6 +40,8 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/c
 IMAGES = PROJECT_DIR / "docs" / "images"
 PATIENCE = 120  # seconds
 WIDTH = 1600
+ROWS = int(os.environ.get("MARQUEE_SUPERSET_ROWS") or 0)  # transactions instead of the sample's
+REPEATS = 5
 DASHBOARDS = {"film-brands": "Film brands", "transactions": "Transactions"}
 
 
@@ -131,9 +135,15 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    home = reachable_folder()
+    home = reachable_folder() if not ROWS else Path(tempfile.mkdtemp(prefix="marquee-test-"))
+    home.chmod(0o711)
     place = Place(home, unused_port())
     try:
+        if ROWS:
+            file = home / "transactions.jsonl"
+            place.marquee("generate", "transactions", f"--rows={ROWS}", "--seed=1", f"--out={file}")
+            place.marquee("ingest", "transactions", str(file))
+            file.unlink()
         place.marquee("run")
         started = time.monotonic()
         place.serve()
@@ -309,6 +319,7 @@ def test_nothing_is_asked_of_other_sites(opened):
     assert seen.elsewhere == []
 
 
+@pytest.mark.skipif(bool(ROWS), reason="the pictures are of the sample")
 def test_the_picture(opened):
     from PIL import Image
 
@@ -355,6 +366,32 @@ def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
         stands = float(place.sql(query))
         assert shown == pytest.approx(stands, abs=tolerance * 1.001), chart
         print(f"\n{chart}: {_shown(page, chart)} on the screen, {stands:,.4f} in the marts", end="")
+
+
+def test_how_long_the_queries_take(opened, place: Place):
+    """Prints it; what is quick enough depends on the machine."""
+    slug, _, seen = opened
+    queries = {
+        (seen.asked[number]["form_data"].get("slice_name") or number): result["query"]
+        for number, results in seen.answers.items()
+        for result in results
+    }
+    assert len(queries) == len(charts_of(slug))
+    times = {}
+    with closing(Server(place.state).login("reporter").connect()) as connection:
+        cursor = connection.cursor()
+        for name, query in queries.items():
+            took = []
+            for _ in range(REPEATS):
+                started = time.perf_counter()
+                cursor.execute(query)
+                cursor.fetchall()
+                took.append(time.perf_counter() - started)
+            times[name] = statistics.median(took), min(took)
+    rows = place.sql("select count(*) from marts.fct_transactions")
+    print(f"\n{DASHBOARDS[slug]}, {rows:,} transactions: queries, median of {REPEATS} and best, ms")
+    for name, (median, best) in sorted(times.items(), key=lambda item: -item[1][0])[:6]:
+        print(f"  {name:<40} {1000 * median:>6.0f} {1000 * best:>6.0f}")
 
 
 def test_every_chart_exports_csv(opened, place: Place):
