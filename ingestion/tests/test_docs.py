@@ -56,7 +56,8 @@ def test_every_mart_shows_its_grain_and_its_example(manifest: dict) -> None:
             "model/model.marquee.fct_transactions",
             ["One row per transaction_id", "approved_share", "approved_amount", "Depends On"],
         ),
-        ("source/source.marquee.transactions.transactions", ["Append-only", "one row per line"]),
+        ("source_list/transactions", ["Append-only", "warns when nothing has landed for 7 days"]),
+        ("source/source.marquee.transactions.transactions", ["One row per line", "ISO 4217"]),
     ],
 )
 def test_a_page_shows(place: str, texts: list[str], built: Built, tmp_path: Path) -> None:
