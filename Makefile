@@ -9,7 +9,7 @@ BROWSER := 'playwright>=1.49' 'pillow>=10'
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset
+  mutate torture superset superset-export test-superset bench-build equality
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
 	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py::test_random_kills
 
+equality: $(READY)  ## incremental result = full refresh, for random batches: ROUNDS=20 SEED=11
+	@MARQUEE_EQUALITY_ROUNDS=$(or $(ROUNDS),20) MARQUEE_EQUALITY_SEED=$(SEED) \
+	  $(BIN)/pytest --quiet ingestion/tests/test_incremental.py
+
 mutate: $(READY)  ## break the warehouse in about 50 ways, one at a time: each must be caught by its test
 	@$(BIN)/marquee scratch python benchmarks/mutate.py $(if $(ONLY),--only '$(ONLY)')
 
@@ -68,6 +72,9 @@ bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 bench-match: $(READY)  ## how well and how fast releases find their films: CATALOGUE= LABELS= SPEED=
 	@$(BIN)/marquee scratch python benchmarks/match.py $(if $(CATALOGUE),--catalogue $(CATALOGUE)) \
 	  $(if $(LABELS),--labels $(LABELS)) $(if $(SPEED),--speed $(SPEED))
+
+bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=
+	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000)
 
 bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000)

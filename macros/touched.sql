@@ -5,24 +5,29 @@
     a planner then knows that they are few, and reads few rows.
 #}
 
-{# The newest loaded_at of the model, as text; a moment before all others when it is empty. #}
-{% macro loaded_until() -%}
+{#
+    The newest loaded_at of the model, as text; a moment before all others when
+    it is empty. A model of rows from two places comes on in each by itself:
+    `only` says which rows count.
+#}
+{% macro loaded_until(only="1 = 1") -%}
     {%- set newest = run_query(
         "select cast(max(loaded_at) as " ~ dbt.type_string() ~ ") from " ~ this
+        ~ " where " ~ only
     ) -%}
     {{- return(newest.columns[0].values()[0] or "1970-01-01 00:00:00") -}}
 {%- endmacro %}
 
 {# Condition: the row came with a load that finished after the model's newest one. #}
-{% macro is_new(column="loaded_at") -%}
-    {{ column }} > cast('{{ loaded_until() }}' as timestamp)
+{% macro is_new(column="loaded_at", only="1 = 1") -%}
+    {{ column }} > cast('{{ loaded_until(only) }}' as timestamp)
 {%- endmacro %}
 
 {# Ids of loads that finished after the model's newest one, as a list in SQL. #}
-{% macro new_load_ids() -%}
+{% macro new_load_ids(only="1 = 1") -%}
     {%- set found = run_query(
         "select dlt_load_id from " ~ ref("stg_transactions__loads")
-        ~ " where is_finished and " ~ is_new()
+        ~ " where is_finished and " ~ is_new("loaded_at", only)
     ) -%}
     {{- return(sql_list(found.columns[0].values())) -}}
 {%- endmacro %}

@@ -20,8 +20,8 @@ merchants as (
     where is_brand_affiliated
 ),
 
-transactions as (
-    select * from {{ ref('fct_transactions') }}
+daily_spend as (
+    select * from {{ ref('daily_merchants') }}
 ),
 
 film_figures as (
@@ -40,11 +40,11 @@ film_figures as (
 
 spend as (
     select
-        merchant_key,
-        count(*) as transaction_count,
+        merchant_name,
+        sum(transaction_count) as transaction_count,
         sum(approved_amount) as approved_amount
-    from transactions
-    group by merchant_key
+    from daily_spend
+    group by merchant_name
 ),
 
 card_spend as (
@@ -53,7 +53,7 @@ card_spend as (
         sum(spend.transaction_count) as transaction_count,
         sum(spend.approved_amount) as approved_amount
     from merchants
-    inner join spend on merchants.merchant_key = spend.merchant_key
+    inner join spend on merchants.merchant_name = spend.merchant_name
     group by merchants.brand_key
 ),
 

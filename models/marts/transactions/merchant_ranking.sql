@@ -1,39 +1,31 @@
 -- Grain: one row per merchant and currency with at least one transaction.
 -- Ranks are by total amount within a currency.
-with transactions as (
-    select * from {{ ref('fct_transactions') }}
+with daily as (
+    select * from {{ ref('daily_merchants') }}
 ),
 
 merchants as (
     select * from {{ ref('dim_merchant') }}
 ),
 
-statuses as (
-    select * from {{ ref('dim_transaction_status') }}
-),
-
 summed as (
     select
-        transactions.merchant_key,
-        transactions.currency_code,
-        count(*) as transaction_count,
-        count(case when statuses.is_approved then 1 end) as approved_count,
-        sum(transactions.amount) as total_amount,
-        sum(transactions.approved_amount) as approved_amount
-    from transactions
-    inner join statuses
-        on
-            transactions.transaction_status_key
-            = statuses.transaction_status_key
-    group by transactions.merchant_key, transactions.currency_code
+        merchant_name,
+        currency_code,
+        cast(sum(transaction_count) as bigint) as transaction_count,
+        cast(sum(approved_count) as bigint) as approved_count,
+        sum(amount) as total_amount,
+        sum(approved_amount) as approved_amount
+    from daily
+    group by merchant_name, currency_code
 ),
 
 final as (
     select
-        summed.merchant_key,
+        merchants.merchant_key,
         merchants.merchant_name,
         merchants.is_brand_affiliated,
-        coalesce(summed.currency_code, 'Unknown') as currency_code,
+        summed.currency_code,
         cast(
             rank() over (
                 partition by summed.currency_code
@@ -51,7 +43,7 @@ final as (
         cast(summed.total_amount as numeric(20, 4)) as total_amount,
         cast(summed.approved_amount as numeric(20, 4)) as approved_amount
     from summed
-    inner join merchants on summed.merchant_key = merchants.merchant_key
+    inner join merchants on summed.merchant_name = merchants.merchant_name
 )
 
 select * from final

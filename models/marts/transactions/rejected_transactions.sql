@@ -23,14 +23,16 @@ with checked as (
     select * from {{ ref('int_transactions__checked') }}
     where rejection_reason is not null
     {% if is_incremental() %}
-        and {{ is_new() }}
+        and {{ is_new(only="rejection_stage = 'marked'") }}
     {% endif %}
 ),
 
 rejects as (
     select * from {{ ref('int_transactions__unread') }}
     {% if is_incremental() %}
-    where dlt_load_id in {{ new_load_ids() }}
+    where
+        dlt_load_id
+        in {{ new_load_ids(only="rejection_stage = 'unread'") }}
     {% endif %}
 ),
 

@@ -1,0 +1,303 @@
+"""What building the transaction star costs: make bench-build ROWS=10000000.
+
+Runs in `marquee scratch`, in three parts. (1) `dbt run` of every model of the star, from staging to
+marts, against `benchmarks/build.sql`, one script that makes the same tables by hand; the rows of
+both are compared. (2) The step that 10,000 new rows cost, on this history and on one a tenth as
+long, in turns. (3) Six questions as dashboards ask them, on the marts.
+
+Rows come at the same pace in both histories: the full one has two years, the short one its last
+73 days. A batch is one day's: 9,000 new transactions of a day and a bit, 1,000 later versions of
+transactions of the last week.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from statistics import median
+
+import click
+import pandas as pd
+
+from ingestion import run
+from ingestion.sources import brands, tmdb, transactions
+from ingestion.sources.transactions import generator
+from ingestion.warehouse import Target, load_target
+
+SCRIPT = Path(__file__).with_suffix(".sql")
+STAR = [
+    "path:models/staging/transactions",
+    "path:models/intermediate/transactions",
+    "path:models/marts/transactions",
+]
+AROUND = ["+dim_brand", "path:seeds"]  # what the star's marts read besides transactions
+LAST_DAY, DAYS = date(2025, 12, 31), 730
+BATCH, LATER = 10_000, 1_000
+SLOWEST = 5
+MONTHS = [date(2025, month, 1) for month in range(11, 13)]
+QUESTIONS = {
+    "totals of a month by category": """
+        select category_name, sum(transaction_count), sum(approved_count), sum(approved_amount)
+        from marts.daily_transactions
+        where date_day >= %(month)s and date_day < %(month)s + interval '1 month'
+        group by category_name
+    """,
+    "daily series of a city, a quarter": """
+        select date_day, sum(transaction_count), sum(approved_amount)
+        from marts.daily_transactions
+        where date_day >= %(month)s - interval '2 months'
+            and date_day < %(month)s + interval '1 month' and city_name = %(city)s
+        group by date_day order by date_day
+    """,
+    "city by category, approved, a month": """
+        select city_name, category_name, sum(amount)
+        from marts.daily_transactions
+        where date_day >= %(month)s and date_day < %(month)s + interval '1 month'
+            and transaction_status = 'APPROVED'
+        group by city_name, category_name
+    """,
+    "top merchants of a month in a city": """
+        select merchant_name, sum(amount) as amount, sum(transaction_count)
+        from marts.daily_merchants
+        where date_day >= %(month)s and date_day < %(month)s + interval '1 month'
+            and city_name = %(city)s
+        group by merchant_name order by amount desc limit 10
+    """,
+    "hours of a week by status": """
+        select hour_of_day, transaction_status, sum(transaction_count)
+        from marts.hourly_transactions
+        where date_day >= %(month)s and date_day < %(month)s + interval '7 days'
+        group by hour_of_day, transaction_status
+    """,
+    "the largest of a day in a city": """
+        select transaction_id, merchant_name, amount
+        from marts.fct_transactions
+        join marts.dim_city using (city_key) join marts.dim_merchant using (merchant_key)
+        where event_date = %(day)s and city_name = %(city)s
+        order by amount desc limit 100
+    """,
+    "all time: status mix by year (not one of the six)": """
+        select extract(year from date_day), transaction_status, sum(transaction_count)
+        from marts.daily_transactions group by 1, 2
+    """,
+}
+
+
+@click.command()
+@click.option("--rows", default=1_000_000, help="Lines of the full history.")
+@click.option("--rounds", default=1, help="Full builds by each way.")
+@click.option("--batches", default=3, help="Batches of new rows.")
+@click.option("--repeats", default=30, help="How often each question is asked.")
+def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
+    """Print build times and ratios, the cost of a step, and the times of queries."""
+    run.install_packages()
+    full = load_target()
+    prepare(full)
+    short = replace(full, dbname="short")
+    execute(replace(full, dbname="postgres"), f"create database short template {full.dbname}")
+    land(short, rows // 10, DAYS // 10, seed=1)
+    land(full, rows, DAYS, seed=2)
+
+    seconds: dict[str, list[float]] = {"dbt run": [], "by hand": []}
+    for _ in range(rounds):
+        seconds["by hand"].append(by_hand(full))
+        seconds["dbt run"].append(dbt(full, "--full-refresh"))
+    slowest = model_seconds(full)
+    wall = {way: median(found) for way, found in seconds.items()}
+    show(
+        f"Full build of {rows:,} rows, median of {rounds}",
+        {way: {"seconds": round(s, 1), "ratio": round(s / wall["by hand"], 2)}
+         for way, s in wall.items()},
+    )  # fmt: skip
+    show("Slowest models", {n: {"seconds": round(s, 1)} for n, s in slowest[:SLOWEST]})
+    compare(full)
+    execute(full, "drop schema hand cascade")
+
+    dbt(short, "--full-refresh")
+    steps(full, short, batches)
+    ask(full, repeats)
+
+
+def prepare(target: Target) -> None:
+    """Land films and brands of the sample, and build what the star reads of them."""
+    brands.ingest_brands(None, target)
+    brands.ingest_releases(None, target)
+    tmdb.ingest(target)
+    run.dbt("build", target, "--select", *AROUND, "--exclude", "test_type:data", label="Building")
+
+
+def land(target: Target, rows: int, days: int, seed: int) -> None:
+    """Land a history of transactions that ends on the last day."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"history{seed}.jsonl"
+        start = LAST_DAY - timedelta(days=days - 1)
+        generator.generate(rows, seed, file, start=start, end=LAST_DAY)
+        transactions.ingest([file], target)
+    execute(target, "vacuum analyze raw_transactions.transactions")  # as autovacuum does
+
+
+def land_batch(targets: list[Target], number: int) -> None:
+    """Land a day's rows; each history gets later versions of its own transactions."""
+    day = LAST_DAY + timedelta(days=number + 1)
+    for target in targets:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"batch{number}.jsonl"
+            generator.generate(BATCH - LATER, 100 + number, file, start=day, end=day)
+            known = execute(
+                target,
+                "select transaction_id, event_at, user_id, amount from marts.fct_transactions"
+                " where event_date >= %s order by transaction_id",
+                (day - timedelta(days=7),),
+            )
+            dice = random.Random(number)  # noqa: S311 - a benchmark's dice
+            with file.open("a") as lines:
+                for key, at, user, amount in dice.sample(known, LATER):
+                    moment = at + timedelta(hours=3)
+                    row = {"transaction_id": key, "event_ts": f"{moment.isoformat()}Z"}
+                    row |= {"user_id": user, "amount": str(amount), "status": "REFUNDED"}
+                    lines.write(json.dumps(row | {"city": "Paris", "currency": "EUR"}) + "\n")
+            transactions.ingest([file], target)
+
+
+# Building ----------------------------------------------------------------------------------------
+
+
+def dbt(target: Target, *options: str) -> float:
+    """Seconds that `dbt run` of the star takes, its start included."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dbt"), "--quiet", "run", *options, "--select", *STAR],
+        env=os.environ | {"PGDATABASE": target.dbname},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return seconds
+
+
+def model_seconds(_target: Target) -> list[tuple[str, float]]:
+    """Seconds of each model in the last `dbt run`, the slowest first."""
+    results = json.loads((run.target_path() / "run_results.json").read_text(encoding="utf-8"))
+    found = {r["unique_id"].split(".")[-1]: r["execution_time"] for r in results["results"]}
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def by_hand(target: Target) -> float:
+    """Seconds that the script takes."""
+    began = time.monotonic()
+    execute(target, SCRIPT.read_text(encoding="utf-8"))
+    return time.monotonic() - began
+
+
+def compare(target: Target) -> None:
+    """Print for each table whether the two ways made the same rows; stop when they did not."""
+    tables = execute(
+        target,
+        "select table_name, string_agg(column_name, ', ' order by column_name)"
+        " from information_schema.columns where table_schema = 'marts' and table_name in"
+        " (select tablename from pg_tables where schemaname = 'hand') group by 1 order by 1",
+    )
+    rows = {}
+    for table, columns in tables:
+        made = [
+            execute(
+                target,
+                f"select count(*), sum(hashtextextended(cast(row({columns}) as text), 0))"
+                f" from {schema}.{table}",
+            )[0]
+            for schema in ("marts", "hand")
+        ]
+        rows[table] = {"rows": f"{made[0][0]:,}", "the same": made[0] == made[1]}
+    marts = execute(target, "select count(*) from pg_tables where schemaname = 'hand'")[0][0]
+    show(f"Rows of both ways, {marts} tables", rows)
+    if not all(row["the same"] for row in rows.values()):
+        raise SystemExit("The two ways do not make the same rows.")
+
+
+def steps(full: Target, short: Target, batches: int) -> None:
+    """Print what a batch of new rows costs on each history."""
+    walls: dict[str, list[float]] = {"full": [], "short": []}
+    models: dict[str, dict[str, list[float]]] = {"full": {}, "short": {}}
+    for number in range(batches):
+        land_batch([full, short], number)
+        for name, target in (("full", full), ("short", short)):
+            walls[name].append(dbt(target))
+            for model, seconds in model_seconds(target):
+                models[name].setdefault(model, []).append(seconds)
+    one = {n: {m: median(s) for m, s in found.items()} for n, found in models.items()}
+    a, b = median(walls["full"]), median(walls["short"])
+    sums = {name: sum(found.values()) for name, found in one.items()}
+    show(
+        f"Step of {BATCH:,} new rows, median of {batches}",
+        {
+            "dbt run, wall": {"full s": round(a, 2), "tenth s": round(b, 2), "ratio": a / b},
+            "sum of its models": {
+                "full s": round(sums["full"], 2),
+                "tenth s": round(sums["short"], 2),
+                "ratio": sums["full"] / sums["short"],
+            },
+            **{
+                f"- {model}": {
+                    "full s": round(seconds, 2),
+                    "tenth s": round(one["short"][model], 2),
+                    "ratio": seconds / one["short"][model],
+                }
+                for model, seconds in sorted(one["full"].items(), key=lambda item: -item[1])[:8]
+            },
+        },
+    )
+
+
+def ask(target: Target, repeats: int) -> None:
+    """Print how long the questions take, each with other filters every time."""
+    execute(target, "vacuum analyze")
+    dice = random.Random(3)  # noqa: S311 - a benchmark's dice
+    rows = {}
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        for name, question in QUESTIONS.items():
+            found = []
+            for _ in range(repeats):
+                values = {
+                    "month": dice.choice(MONTHS),
+                    "day": LAST_DAY - timedelta(days=dice.randrange(60)),
+                    "city": dice.choice(["Paris", "Lyon", "Marseille", "Toulouse", "Nice"]),
+                }
+                began = time.monotonic()
+                cursor.execute(question, values)
+                cursor.fetchall()
+                found.append(1000 * (time.monotonic() - began))
+            found.sort()
+            rows[name] = {
+                "median ms": round(median(found), 1),
+                "p95 ms": round(found[int(0.95 * (repeats - 1))], 1),
+            }
+    show(f"Questions, {repeats} times each", rows)
+
+
+def execute(target: Target, statement: str, values: tuple | None = None) -> list[tuple]:
+    """Run SQL, each statement by itself; returns the rows of the last one."""
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def show(title: str, rows: dict) -> None:
+    """Print a table below a heading."""
+    click.echo(f"\n{title}\n\n{pd.DataFrame.from_dict(rows, orient='index').round(2).to_string()}")
+
+
+if __name__ == "__main__":
+    main()
