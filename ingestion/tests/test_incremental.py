@@ -1,9 +1,9 @@
 """For every incremental model and any order of arrival: incremental result = full-refresh result.
 
 Batches are made up at random and put into the raw tables as loads leave them: late, repeated and
-status-changing rows, rows that break a rule, unread lines, replaced files, loads that finish out of
-order. ``MARQUEE_EQUALITY_ROUNDS`` and ``MARQUEE_EQUALITY_SEED`` ask for more and for others
-(``make equality``); a failure says which seed it was.
+status-changing rows, rows that break a rule, unread lines, mended lines, grown and replaced files,
+loads that finish out of order. ``MARQUEE_EQUALITY_ROUNDS`` and ``MARQUEE_EQUALITY_SEED`` ask for
+more and for others (``make equality``); a failure says which seed it was.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Arrivals:
     dice: random.Random
     clock: datetime = START + timedelta(days=40)
     known: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)  # path to lines read so far
+    unread: list[dict[str, Any]] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
     def batch(self) -> str:
@@ -71,32 +72,54 @@ class Arrivals:
         load_id = f"{self._now().timestamp():.4f}"
         self.unfinished.append(load_id)
         said = [f"load {load_id}"]
-        for _ in range(self.dice.randint(1, 2)):
-            path = self.dice.choice([*self.paths, f"/files/{len(self.paths)}.jsonl"])
-            is_replacement = path in self.paths and self.dice.random() < 0.5
-            self.paths = list(dict.fromkeys([*self.paths, path]))
-            rows = [self._row() for _ in range(self.dice.choice([0, 1, 5, 30]))]
-            rows += self.dice.sample(rows, len(rows) // 5)  # exact repeats
-            unread = self.dice.choice([0, 0, 2])
-            lines = list(range(1, len(rows) + unread + 1))
-            self.dice.shuffle(lines)
-            of_file = {
-                "_file_name": Path(path).name,
-                "_file_checksum": f"{self.dice.getrandbits(256):064x}",
-                "_dlt_load_id": load_id,
-            }
-            for row, line in zip(rows, lines, strict=False):
-                self._insert("transactions", row | of_file | {"_file_line": line})
-            for line in lines[len(rows) :]:
-                reason = {"raw_text": "?", "reason_code": "not_json", "reason": "not JSON"}
-                self._insert("rejects", reason | of_file | {"_file_line": line})
-            self._insert("files", of_file | {
-                "path": path, "bytes": 1, "first_line": 1, "last_line": len(lines),
-                "lines_read": len(lines), "rows_landed": len(rows), "rows_rejected": unread,
-                "is_replacement": is_replacement, "seconds": 0.1, "landed_at": self.clock,
-            })  # fmt: skip
-            said.append(f"{len(rows)} rows{' that replace' if is_replacement else ''} in {path}")
+        places = [*self.lines, *(f"/files/{len(self.lines) + n}.jsonl" for n in (0, 1))]
+        for path in self.dice.sample(places, self.dice.randint(1, 2)):
+            said.append(self._file(load_id, path))
+        if self.unread and self.dice.random() < 0.4:
+            said.append(self._replay(load_id))
         return " ".join(said)
+
+    def _file(self, load_id: str, path: str) -> str:
+        """A file of a new place, or of a known one: grown, or another version of the whole."""
+        is_replacement = path in self.lines and self.dice.random() < 0.5
+        first = 1 if is_replacement else self.lines.get(path, 0) + 1
+        rows = [self._row() for _ in range(self.dice.choice([0, 1, 5, 30]))]
+        rows += self.dice.sample(rows, len(rows) // 5)  # exact repeats
+        unread = self.dice.choice([0, 1, 2])
+        lines = list(range(first, first + len(rows) + unread))
+        self.lines[path] = first + len(lines) - 1
+        self.dice.shuffle(lines)
+        of_file = {
+            "_file_name": Path(path).name,
+            "_file_checksum": f"{self.dice.getrandbits(256):064x}",
+            "_dlt_load_id": load_id,
+        }
+        for row, line in zip(rows, lines, strict=False):
+            self._insert("transactions", row | of_file | {"_file_line": line})
+        for line in lines[len(rows) :]:
+            reason = {"raw_text": "?", "reason_code": "not_json", "reason": "not JSON"}
+            self._insert("rejects", reason | of_file | {"_file_line": line})
+            self.unread.append(of_file | {"path": path, "_file_line": line})
+        self._ledger(of_file, path, first, len(rows), unread, is_replacement=is_replacement)
+        return f"{path} from {first}: {len(rows)} rows{', whole' if is_replacement else ''}"
+
+    def _replay(self, load_id: str) -> str:
+        """One unread line lands mended."""
+        given = self.unread.pop(self.dice.randrange(len(self.unread)))
+        path, line, earlier = given.pop("path"), given.pop("_file_line"), given["_dlt_load_id"]
+        if earlier == load_id:
+            return "nothing mended"
+        of_file = given | {"_dlt_load_id": load_id}
+        self._insert("transactions", self._row() | of_file | {"_file_line": line})
+        self._ledger(of_file, path, line, 1, 0, is_replacement=False, replay_of=earlier)
+        return f"line {line} of {path} mended"
+
+    def _ledger(self, of_file: dict, path: str, first: int, rows: int, unread: int, **more) -> None:
+        self._insert("files", of_file | more | {
+            "path": path, "bytes": 1, "first_line": first, "last_line": first + rows + unread - 1,
+            "lines_read": rows + unread, "rows_landed": rows, "rows_rejected": unread,
+            "seconds": 0.1, "landed_at": self.clock,
+        })  # fmt: skip
 
     def _row(self) -> dict[str, Any]:
         """New or known, on few days and at few moments, so that ties and changes of day happen."""
