@@ -39,7 +39,7 @@ test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
-	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py::test_random_kills
+	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py
 
 equality: $(READY)  ## incremental result = full refresh, for random batches: ROUNDS=20 SEED=11
 	@MARQUEE_EQUALITY_ROUNDS=$(or $(ROUNDS),20) MARQUEE_EQUALITY_SEED=$(SEED) \

@@ -737,6 +737,31 @@ def test_what_was_sent_of_a_file_that_is_refused_goes(land, query, tmp_path, mon
     assert query("select count(*) from _dlt_loads") == [(1,)]
 
 
+def test_unknown_fields_are_counted_in_the_summary(land, tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        "\n".join(
+            [*(line(device="ios") for _ in range(400)), line(), line(device="web", score=[1])]
+        )
+    )
+    head = ",".join(settings.FIELDS[:4])
+    (tmp_path / "y.csv").write_text(
+        "\n".join([f"{head},note", *[f"{ID},2024-01-01T10:00:00Z,1,2.5,n"] * 2])
+    )
+    (tmp_path / "refused.jsonl").write_text(line(other=1) + "\n" + "x\n" * 5)
+    paths = [tmp_path / name for name in ("x.jsonl", "y.csv")]
+    assert (
+        "403 rows have fields beyond the contract, kept in extra_fields: device, score, note."
+        in (land(*paths).notes)
+    )
+    with pytest.raises(UserError):
+        land(tmp_path / "refused.jsonl")
+    (tmp_path / "z.jsonl").write_text("\n".join(line(**{f"f{n}": 1}) for n in range(20)))
+    [note] = land(tmp_path / "z.jsonl").notes
+    assert note.endswith("f0, f1, f2, f3, f4, f5, f6, f7 and others.")
+    (tmp_path / "plain.jsonl").write_text(line())
+    assert land(tmp_path / "plain.jsonl").notes == []
+
+
 def test_one_json_array_is_recognised(land, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([GOOD, GOOD], indent=1))
     with pytest.raises(UserError, match="one JSON array"):

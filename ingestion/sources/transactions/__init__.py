@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ingestion.sources.transactions.ledger import Plan
     from ingestion.warehouse import Target
 
+NAMED = 8  # unknown fields that a report names
 _TEXT = {"data_type": "text"}
 _MUST = {"nullable": False}
 _OF_A_LOAD = {
@@ -234,6 +235,13 @@ def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
+    if landing.with_more:
+        names = [name if name.isprintable() else ascii(name) for name in landing.unknown]
+        others = " and others" if len(names) > NAMED else ""
+        report.notes.append(
+            f"{landing.with_more:,} rows have fields beyond the contract, kept in extra_fields:"
+            f" {', '.join(name[:50] for name in names[:NAMED])}{others}."
+        )
 
 
 def _complain(plan: Plan, report: LoadReport) -> None:

@@ -7,6 +7,7 @@ rolled back, to the savepoint before it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ from ingestion.sources.transactions.lines import ahead
 from ingestion.sources.transactions.reader import REJECTS, ROWS, Reader, SourceFile
 
 _NULLABLE = (*settings.TEXT_FIELDS, "extra_fields", "etag", "header", "replay_of")
+
+_SAMPLE = 100  # rows of a batch whose unknown fields are looked at for their names
 
 
 def _raw(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -187,12 +190,15 @@ class Landing:
 
     Attributes:
         rows, rejected, files: what has been sent and stays.
+        with_more: rows among them that have fields beyond the contract.
+        unknown: names of such fields, the first ones that came.
         plan: its notes and problems grow as files are read.
     """
 
     def __init__(self, plan: Plan, copy: Copy, max_reject_share: float) -> None:
         self.plan = plan
-        self.rows = self.rejected = self.files = 0
+        self.rows = self.rejected = self.files = self.with_more = 0
+        self.unknown: dict[str, None] = {}
         self._copy, self._max_reject_share = copy, max_reject_share
         self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}  # of many files
         self._held_rows: Counter[str] = Counter()
@@ -217,7 +223,8 @@ class Landing:
             "_dlt_load_id": self._copy.load_id,
         }
         reasons: Counter[str] = Counter()
-        first_line = last_line = done = 0
+        first_line = last_line = done = with_more = 0
+        unknown: dict[str, None] = {}
         example = None
         with Pending(self._copy) as pending, closing(ahead(reader.read(file))) as batches:
             for batch in batches:
@@ -226,6 +233,10 @@ class Landing:
                 reasons.update(batch.rejects["reason_code"].to_pylist())
                 if not example and batch.rejects.num_rows:
                     example = batch.rejects.slice(0, 1).to_pylist()[0]
+                more = batch.rows["extra_fields"].drop_null()
+                with_more += len(more)
+                for text in more[:_SAMPLE].to_pylist():
+                    unknown.update(dict.fromkeys(json.loads(text)))
                 first_line, last_line = first_line or batch.first_line, batch.last_line
                 advance((batch.done - done) / 1e6)
                 done = batch.done
@@ -258,6 +269,8 @@ class Landing:
         self.rows += lines - rejected
         self.rejected += rejected
         self.files += 1
+        self.with_more += with_more
+        self.unknown |= unknown
 
     def _send(self, table: str) -> None:
         if self._held[table]:
