@@ -216,6 +216,7 @@ from changes;
 
 alter table hand.fct_transaction_status_changes add primary key (transaction_id, change_number);
 create index on hand.fct_transaction_status_changes (loaded_at);
+create index on hand.fct_transaction_status_changes (changed_date);
 
 -- aggregates
 create table hand.daily_transactions as

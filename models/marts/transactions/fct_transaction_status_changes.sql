@@ -9,7 +9,7 @@
         incremental_strategy='delete+insert',
         unique_key='transaction_id',
         on_schema_change='fail',
-        indexes=[{'columns': ['loaded_at']}],
+        indexes=[{'columns': ['loaded_at']}, {'columns': ['changed_date']}],
         pre_hook='{{ delete_reopened_transactions() }}'
     )
 }}
