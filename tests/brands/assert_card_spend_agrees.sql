@@ -1,29 +1,57 @@
--- Card spend at merchants of a brand is the same by day and by brand.
-with by_day as (
+-- Card spend at merchants of a brand is the same in the fact, by day and by
+-- brand: what a mart holds less what the fact holds is 0.
+with fact as (
     select
-        brand_name,
-        sum(transaction_count) as transaction_count,
-        sum(approved_amount) as approved_amount
-    from {{ ref('daily_merchants') }}
-    where is_brand_affiliated
-    group by brand_name
+        brands.brand_name,
+        count(*) as transaction_count,
+        sum(facts.approved_amount) as approved_amount
+    from {{ ref('fct_transactions') }} as facts
+    inner join {{ ref('dim_merchant') }} as merchants
+        on facts.merchant_key = merchants.merchant_key
+    inner join {{ ref('dim_brand') }} as brands
+        on merchants.brand_key = brands.brand_key
+    where merchants.is_brand_affiliated
+    group by brands.brand_name
 ),
 
-by_brand as (
-    select * from {{ ref('brand_performance') }}
-    where card_transaction_count > 0
+balanced as (
+    select
+        'daily_merchants' as mart_name,
+        brand_name,
+        transaction_count,
+        approved_amount
+    from {{ ref('daily_merchants') }}
+    where is_brand_affiliated
+
+    union all
+
+    select
+        'brand_performance' as mart_name,
+        brand_name,
+        card_transaction_count as transaction_count,
+        card_approved_amount as approved_amount
+    from {{ ref('brand_performance') }}
+
+    {% for mart in ['daily_merchants', 'brand_performance'] -%}
+    union all
+
+    select
+        '{{ mart }}' as mart_name,
+        brand_name,
+        -transaction_count as transaction_count,
+        -approved_amount as approved_amount
+    from fact
+
+    {% endfor %}
 )
 
 select
-    by_day.transaction_count,
-    by_brand.card_transaction_count,
-    by_day.approved_amount,
-    by_brand.card_approved_amount,
-    coalesce(by_day.brand_name, by_brand.brand_name) as brand_name
-from by_day
-full outer join by_brand on by_day.brand_name = by_brand.brand_name
-where
-    by_day.brand_name is null
-    or by_brand.brand_name is null
-    or by_day.transaction_count != by_brand.card_transaction_count
-    or by_day.approved_amount != by_brand.card_approved_amount
+    mart_name,
+    brand_name,
+    sum(transaction_count) as surplus_transactions,
+    sum(approved_amount) as surplus_approved_amount
+from balanced
+group by mart_name, brand_name
+having
+    sum(transaction_count) != 0
+    or sum(approved_amount) != 0
