@@ -656,7 +656,7 @@ def _dashboard_problems(assets: Assets, manifest: Mapping[str, Any]) -> Iterator
                     columns, metrics = _dataset_names(dataset, models)
                     if column not in columns:
                         yield f"{path}: filter {each['name']} names {column}, which is gone"
-                    sort = each.get("controlValues", {}).get("sortMetric")
+                    sort = each.get("sortMetric")
                     if sort and sort not in metrics:
                         yield f"{path}: filter {each['name']} sorts by {sort}, which is gone"
             yield from _reach(path, each, dashboard, assets, models)

@@ -91,6 +91,11 @@ def _filter_is_on_for_all(what):
     filters[1]["scope"]["excluded"] = []
 
 
+def _filter_sorts_by_what_is_gone(what):
+    filters = what.assets["dashboards/transactions.yaml"]["metadata"]["native_filter_configuration"]
+    filters[0]["sortMetric"] = "gone"
+
+
 def _exposure_goes(what):
     del what.manifest["exposures"]["exposure.marquee.film_brands_dashboard"]
 
@@ -127,6 +132,7 @@ def _link_leads_elsewhere(what):
         (_sql_in_a_chart, "'sum(amount)' is SQL"),
         (_filter_leaves_a_chart_out, "filter Currency is off for Transactions by city"),
         (_filter_is_on_for_all, "filter Genre is on for Total by brand"),
+        (_filter_sorts_by_what_is_gone, "filter Currency sorts by gone"),
         (_exposure_goes, "no exposure with the label Film brands"),
         (_exposure_forgets_a_model, "depends_on lacks daily_merchants"),
         (_exposure_names_another_model, "fct_transactions is on no chart"),
@@ -193,6 +199,9 @@ def test_amounts_of_different_currencies_are_never_added_up():
     settings = currency["controlValues"]
     assert settings["enableEmptyFilter"]  # one must be chosen
     assert not settings["multiSelect"]
+    assert settings["defaultToFirstItem"]  # and one is, the most frequent, before charts are drawn
+    assert currency["requiredFirst"]
+    assert currency["sortMetric"] == "transaction_count"
 
 
 def test_films_are_shown_with_the_attribution_that_tmdb_asks_for():
