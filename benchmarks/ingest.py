@@ -100,7 +100,11 @@ def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> 
                 with _database(server, way.template) as target:
                     way.runs.append(_run(way.command(target), target, folder))
                     _check(target, way, name)
-                print(f"{name}: {way.runs[-1].seconds:.1f} s", file=sys.stderr)
+                run = way.runs[-1]
+                print(
+                    f"{name}: {run.seconds:.1f} s, CPU {run.cpu:.1f} s, {run.memory / 1e6:.0f} MB",
+                    file=sys.stderr,
+                )
     _print(ways, rows, rows - landed)
 
 
@@ -206,7 +210,7 @@ def _run(command: list[str], target: Target, folder: Path) -> Run:
         seconds = time.monotonic() - started
         if process.returncode:
             output.seek(0)
-            sys.exit(f"{' '.join(command[:6])} failed:\n{output.read()[-2000:]}")
+            sys.exit(f"{' '.join(command[:3])} failed:\n{output.read()[-2000:]}")
     shutil.rmtree(state)
     memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Run(seconds, memory, usage.ru_utime + usage.ru_stime + _server_cpu(target) - served)

@@ -110,19 +110,15 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
         connection.close()
 
 
-def load(pipeline: dlt.Pipeline, workers: int = 4) -> None:
+def load(pipeline: dlt.Pipeline) -> None:
     """Send what is extracted to the warehouse, each job in a transaction.
-
-    Args:
-        pipeline: one of ``make_pipeline``.
-        workers: jobs at a time.
 
     Raises:
         UserError: the warehouse does not take it. ``finish_pending`` takes it up again.
     """
     with refusals(pipeline.pipeline_name):
         pipeline.normalize()
-        pipeline.load(workers=workers)
+        pipeline.load(workers=4)  # a connection each; dlt's own 20 are more than servers may allow
 
 
 @contextmanager
@@ -151,7 +147,7 @@ def refusals(source: str) -> Iterator[None]:
         ) from error
 
 
-def finish_pending(pipeline: dlt.Pipeline, target: Target, workers: int = 4) -> list[str]:
+def finish_pending(pipeline: dlt.Pipeline, target: Target) -> list[str]:
     """Land what an earlier run had read when it was killed; for sources that append.
 
     dlt would go on job by job, but cannot tell whether a job that it had begun was committed. So a
@@ -194,7 +190,7 @@ def finish_pending(pipeline: dlt.Pipeline, target: Target, workers: int = 4) -> 
                     delete = sql.SQL("delete from {} where _dlt_load_id = %s").format(table)
                     cursor.execute(delete, (load_id,))
                 _start_again(package)
-    load(pipeline, workers)
+    load(pipeline)
     return load_ids
 
 

@@ -144,23 +144,23 @@ def test_a_taken_port(empty: Built):
 
 
 def test_a_full_disk(empty: Built):
-    """The state folder is a small disk: a load that does not fit leaves nothing, and fits later."""
+    """The state folder is a tiny disk: a load without room leaves nothing, and lands later."""
     state = empty.folder / "state"
     state.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(state)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(state)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         file = empty.folder / "big.jsonl"
-        empty.marquee("generate", "transactions", "--rows", "300000", "--out", str(file))
+        empty.marquee("generate", "transactions", "--rows", "3000", "--out", str(file))
         said = _said(empty.marquee("ingest", "transactions", str(file), check=False))
         assert "full" in said or "No space" in said
         assert not any(empty.row_counts().values())
 
-        subprocess.run(["mount", "-o", "remount,size=400m", str(state)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=40m", str(state)], check=True)
         empty.marquee("ingest", "transactions", str(file))
         lines = "select sum(lines_read) from raw_transactions.files"
-        assert empty.one(lines) == 300_000
+        assert empty.one(lines) == 3_000
     finally:
         subprocess.run(["umount", str(state)], check=True)
 
