@@ -119,7 +119,7 @@ class Superset:
         assets, manifest = read(), self.manifest()
         if found := problems(assets, manifest):
             raise UserError("bi/superset does not fit the marts:\n" + "\n".join(found[:2]))
-        self._make_database()
+        self.make_database()
         files = bundle(assets, manifest, self.schema, _sqlalchemy(self.reader()))
         print_of = hashlib.sha256(json.dumps([files, *self._versions()]).encode()).hexdigest()
         if self.state.get("imported") == print_of:
@@ -204,7 +204,7 @@ class Superset:
             raise UserError("There are no marts to show yet.\nBuild them: make run")
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def _make_database(self) -> None:
+    def make_database(self) -> None:
         """Make the database for what Superset knows, and its secret key.
 
         Raises:

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("MARQUEE_SUPERSET"), reason="asked for by make test-superset"
 )
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+CHROMIUM = shutil.which(os.environ.get("CHROMIUM") or "chromium")
 IMAGES = PROJECT_DIR / "docs" / "images"
 PATIENCE = 120  # seconds
 WIDTH = 1600
@@ -185,6 +185,7 @@ class Seen:
 def browser(place: Place):
     from playwright.sync_api import sync_playwright
 
+    assert CHROMIUM, "There is no chromium; name one: make test-superset CHROMIUM=google-chrome"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = chromium.new_context(
