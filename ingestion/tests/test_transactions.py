@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
 from ingestion.sources.transactions import contract, landing, ledger, lines, reader, settings
 from ingestion.sources.transactions.generator import Shares, generate
+from ingestion.tests.conftest import reachable_folder
 from ingestion.warehouse import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
@@ -1019,6 +1021,50 @@ def test_an_interrupt_ends_a_load_that_waits_for_the_server(
         assert process.exitcode == 1
     assert query("select count(*) from transactions") == [(1,)]
     assert land(path).rows["transactions"] == counts["landed"]
+
+
+@pytest.fixture
+def small_disk(database: Target):
+    """The database's tables come to a disk of 12 MB; returns what makes it larger."""
+    if os.environ.get("MARQUEE_TEST_URL"):
+        pytest.skip("the server's disk is not ours")
+    folder = reachable_folder()
+    disk = folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        shutil.rmtree(folder)
+        pytest.skip("mounting a small disk needs root")
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("show data_directory")
+        owner = Path(cursor.fetchone()[0]).stat()
+        os.chown(disk, owner.st_uid, owner.st_gid)
+        cursor.execute(f"create tablespace small location '{disk}'")
+        cursor.execute(f"alter database {database.dbname} set default_tablespace = small")
+        try:
+            yield lambda: subprocess.run(
+                ["mount", "-o", "remount,size=200m", str(disk)], check=True
+            )
+        finally:
+            cursor.execute("drop schema raw_transactions cascade")
+            cursor.execute("drop tablespace small")
+            subprocess.run(["umount", str(disk)], check=True)
+            shutil.rmtree(folder)
+
+
+def test_a_full_disk_of_the_server_loses_nothing(land, query, tmp_path, small_disk):
+    (tmp_path / "small.jsonl").write_text(line())
+    land(tmp_path / "small.jsonl")
+    counts = generate(100_000, 11, tmp_path / "big.jsonl")
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        land(tmp_path / "big.jsonl")
+    assert len(caught.value.message.splitlines()) == 2
+    assert query("select count(*) from transactions") == [(1,)]
+    small_disk()
+    assert land(tmp_path / "big.jsonl").rows == {"transactions": counts["landed"], "files": 1}
+    assert query("select count(*) from transactions") == [(counts["landed"] + 1,)]
+    assert query("select count(*) from files") == [(2,)]
 
 
 def test_a_warehouse_that_refuses_is_an_error_in_two_lines(
