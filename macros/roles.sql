@@ -18,7 +18,7 @@
     {%- endfor -%}
     {%- set built = [] -%}
     {%- for node in graph.nodes.values()
-        if node.resource_type in ("model", "seed", "snapshot")
+        if node.resource_type in ("model", "seed", "snapshot", "test")
         and node.schema not in built -%}
         {%- do built.append(node.schema) -%}
     {%- endfor -%}

@@ -51,35 +51,52 @@ unioned as (
     select * from index_releases
 ),
 
-final as (
+described as (
     select
-        {{ dbt_utils.generate_surrogate_key([
-            'unioned.brand_name', 'unioned.list_position',
-            'unioned.release_title'
-        ]) }} as brand_release_key,
-        unioned.brand_name,
-        unioned.list_position,
-        unioned.release_title,
-        unioned.release_title_key,
-        unioned.release_source,
+        unioned.*,
         cast(
             {{ regexp_first(regexp_first(
                 'lower(unioned.release_title)',
                 '(?:19|20)[0-9][0-9] *(?:3-?d )?(?:re-?)?release'
             ), '[0-9][0-9][0-9][0-9]') }} as integer
-        ) as rerelease_year,
-        coalesce(
-            brands.top_release_title_key = unioned.release_title_key, false
-        ) as is_top_release,
-        coalesce(
-            unioned.gross_usd,
-            case
-                when brands.top_release_title_key = unioned.release_title_key
-                    then brands.top_release_gross_usd
-            end
-        ) as gross_usd
+        ) as rerelease_year
     from unioned
-    left join brands on unioned.brand_name = brands.brand_name
+),
+
+-- a re-release has the #1 release's title, and a gross of its own
+topped as (
+    select
+        described.*,
+        brands.top_release_gross_usd,
+        coalesce(
+            brands.top_release_title_key = described.release_title_key
+            and (
+                described.rerelease_year is null
+                or described.release_source = 'brand_index'
+            ),
+            false
+        ) as is_top_release
+    from described
+    left join brands on described.brand_name = brands.brand_name
+),
+
+final as (
+    select
+        {{ dbt_utils.generate_surrogate_key([
+            'brand_name', 'list_position', 'release_title'
+        ]) }} as brand_release_key,
+        brand_name,
+        list_position,
+        release_title,
+        release_title_key,
+        release_source,
+        rerelease_year,
+        is_top_release,
+        coalesce(
+            gross_usd,
+            case when is_top_release then top_release_gross_usd end
+        ) as gross_usd
+    from topped
 )
 
 select * from final
