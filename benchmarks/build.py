@@ -95,7 +95,7 @@ QUESTIONS = {
 @click.command()
 @click.option("--rows", default=1_000_000, help="Lines of the full history.")
 @click.option("--rounds", default=1, help="Full builds by each way.")
-@click.option("--batches", default=3, help="Batches of new rows.")
+@click.option("--batches", default=3, help="Batches of new rows; 0 leaves the step out.")
 @click.option("--repeats", default=30, help="How often each question is asked.")
 def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
     """Print build times and ratios, the cost of a step, and the times of queries."""
@@ -122,8 +122,9 @@ def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
     compare(full)
     execute(full, "drop schema hand cascade")
 
-    dbt(short, "--full-refresh")
-    steps(full, short, batches)
+    if batches:
+        dbt(short, "--full-refresh")
+        steps(full, short, batches)
     ask(full, repeats)
 
 

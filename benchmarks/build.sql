@@ -7,8 +7,9 @@ create schema hand;
 create function hand.key(name text) returns text language sql immutable parallel safe
 return md5(coalesce(name, '_dbt_utils_surrogate_key_null_'));
 
--- every version that counts, typed, with the rule that it breaks
-create temp table versions as
+-- every version that counts, typed, with the rule that it breaks; not a
+-- temporary table, for those are not read in parallel
+create unlogged table hand.versions as
 with loads as (
     select load_id, inserted_at at time zone 'UTC' as loaded_at
     from raw_transactions._dlt_loads
@@ -71,14 +72,14 @@ join loads on loads.load_id = typed.dlt_load_id
 left join seeds.currencies using (currency_code)
 left join seeds.transaction_statuses as statuses using (transaction_status);
 
-analyze versions;
+analyze hand.versions;
 
 create table hand.rejected_transactions as
 select
     'marked' as rejection_stage, rejection_reason as reason_code, file_name::text, file_line,
     file_checksum, dlt_load_id::text, loaded_at, transaction_id, event_at, amount, currency_code,
     null as raw_text
-from versions
+from hand.versions
 where rejection_reason is not null
 union all
 select
@@ -90,34 +91,34 @@ join raw_transactions._dlt_loads on load_id = _dlt_load_id and status = 0;
 create index on hand.rejected_transactions (loaded_at);
 
 -- dimensions
-create temp table combinations as
+create unlogged table hand.combinations as
 select merchant_name, category_name, city_name, payment_method
-from versions
+from hand.versions
 where rejection_reason is null
 group by 1, 2, 3, 4;
 
 create table hand.dim_city as
 select hand.key(city_name) as city_key, coalesce(city_name, 'Unknown') as city_name, city_name is null as is_unknown
-from (select city_name from combinations union select null) as names;
+from (select city_name from hand.combinations union select null) as names;
 
 create table hand.dim_category as
 select
     hand.key(category_name) as category_key, coalesce(category_name, 'Unknown') as category_name,
     category_name is null as is_unknown
-from (select category_name from combinations union select null) as names;
+from (select category_name from hand.combinations union select null) as names;
 
 create table hand.dim_payment_method as
 select
     hand.key(payment_method) as payment_method_key, coalesce(payment_method, 'Unknown') as payment_method,
     payment_method is null as is_unknown
-from (select payment_method from combinations union select null) as names;
+from (select payment_method from hand.combinations union select null) as names;
 
 create table hand.dim_merchant as
 select
     hand.key(merchant_name) as merchant_key, hand.key(brand_name) as brand_key,
     coalesce(merchant_name, 'Unknown') as merchant_name,
     brand_name is not null as is_brand_affiliated, merchant_name is null as is_unknown
-from (select merchant_name from combinations union select null) as names
+from (select merchant_name from hand.combinations union select null) as names
 left join seeds.merchant_brands using (merchant_name);
 
 create table hand.dim_transaction_status as
@@ -159,7 +160,7 @@ select
     file_line
 from (
     select distinct on (transaction_id) *
-    from versions
+    from hand.versions
     where rejection_reason is null
     order by transaction_id, event_at desc, loaded_at desc, file_checksum desc, file_line desc
 ) as latest
@@ -176,7 +177,7 @@ with ordered as (
         *,
         lag(transaction_status) over versions as status_before,
         row_number() over versions as version_number
-    from versions
+    from hand.versions
     where rejection_reason is null
     window versions as (
         partition by transaction_id order by event_at, loaded_at, file_checksum, file_line
@@ -299,3 +300,5 @@ from (
     join hand.dim_merchant using (merchant_name)
     group by 1, 2, 3, 4
 ) as summed;
+
+drop table hand.versions, hand.combinations;
