@@ -122,18 +122,23 @@ class Arrivals:
         })  # fmt: skip
 
     def _row(self) -> dict[str, Any]:
-        """New or known, on few days and at few moments, so that ties and changes of day happen."""
+        """New or known, at few moments, so that ties happen; now and then on a day of its own."""
         if not self.known or self.dice.random() < 0.5:
             self.known.append(str(uuid.UUID(int=self.dice.getrandbits(128))))
         moment = timedelta(days=self.dice.randint(0, 9), hours=self.dice.choice([0, 23]))
         amount = self.dice.choice([-5, 0, 19.99, 20, 250, 1_000_000, self.dice.randint(1, 600)])
+        if self.dice.random() < 0.1:
+            moment = timedelta(days=-self.dice.randint(1, 300))
         rare = self.dice.random() < 0.02
+        drawn = {name: self.dice.choice(values) for name, values in CHOICES.items()}
+        if self.dice.random() < 0.1:
+            drawn["merchant"] = f"Shop {self.dice.randint(1, 300)}"
         return {
             "transaction_id": self.dice.choice(self.known[-60:]),
             "event_ts": START + (timedelta(days=400) if rare else moment),
             "user_id": self.dice.randint(1, 9),
             "amount": amount,
-            **{name: self.dice.choice(values) for name, values in CHOICES.items()},
+            **drawn,
         }
 
     def _now(self) -> datetime:
