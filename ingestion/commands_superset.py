@@ -53,18 +53,19 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
             f"Superset reads as {place.target.user}. To have it read as the reporter, set"
             " MARQUEE_REPORTER_PASSWORD."
         )
-    for dashboard in place.dashboards():
-        click.echo(
-            f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
-        )
-    if server.port_taken(port):
-        if _answers(address):
-            click.echo("Superset is running already.")
-            return
+    running = server.port_taken(port)
+    if running and not _answers(address):
         raise UserError(
             f"Port {port} is used by another program.\n"
             f"Choose another one: make superset PORT={port + 1}"
         )
+    for dashboard in place.dashboards():
+        click.echo(
+            f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
+        )
+    if running:
+        click.echo("Superset is running already.")
+        return
     click.echo("Ctrl-C stops it.")
     place.serve(port)
 
@@ -142,13 +143,17 @@ class Superset:
         Raises:
             UserError: Superset has not been set up.
         """
-        if not self.state.get("imported"):
-            raise UserError("Superset has not been set up yet.\nSet it up: make superset")
+        self._refuse_before_set_up()
         assets = cleaned(self._console("export"), read(), self.manifest(), self.schema)
         return write(assets, folder)
 
     def new_password(self) -> str:
-        """Give the user ``admin`` a new password."""
+        """Give the user ``admin`` a new password.
+
+        Raises:
+            UserError: Superset has not been set up.
+        """
+        self._refuse_before_set_up()
         fresh = secrets.token_urlsafe(12)
         self._console("set_password", password=fresh)
         return fresh
@@ -244,6 +249,10 @@ class Superset:
     def metadata(self) -> Target:
         """The database for what Superset knows."""
         return replace(self.target, dbname=DATABASE)
+
+    def _refuse_before_set_up(self) -> None:
+        if not self.state.get("imported"):
+            raise UserError("Superset has not been set up yet.\nSet it up: make superset")
 
     def _save(self, **values: str) -> None:
         self.state_file.parent.mkdir(parents=True, exist_ok=True)

@@ -492,6 +492,18 @@ def test_another_import_makes_nothing_twice(place: Place):
     assert place.sql("select count(*) from slices where slice_name = 'Cities'", "superset") == 0
 
 
+def test_a_forgotten_password_is_replaced(place: Place):
+    def answer(password: str) -> int:
+        login = {"username": "admin", "password": password, "provider": "db"}
+        place_of_it = f"{place.address}/api/v1/security/login"
+        return requests.post(place_of_it, json=login, timeout=30).status_code
+
+    assert answer(place.password) == 200
+    fresh = place.marquee("superset", "password").strip()
+    assert answer(place.password) == 401
+    assert answer(fresh) == 200
+
+
 def test_a_lost_key_overwrites_nothing(place: Place):
     file = place.state / "superset.json"
     kept = file.read_text()

@@ -86,6 +86,7 @@ def test_before_the_first_build_it_says_what_is_missing(place: Superset, tmp_pat
         place.prepare()
 
 
-def test_export_before_the_set_up_says_so(place: Superset):
-    with pytest.raises(UserError, match="has not been set up yet"):
-        place.export()
+def test_before_the_set_up_there_is_nothing_to_export_nor_to_log_in_to(place: Superset):
+    for ask in (place.export, place.new_password):
+        with pytest.raises(UserError, match="has not been set up yet"):
+            ask()
