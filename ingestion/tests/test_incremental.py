@@ -61,12 +61,26 @@ class Arrivals:
         for load_id in self.dice.sample(self.unfinished, len(self.unfinished)):
             if self.dice.random() < 0.6:
                 self.unfinished.remove(load_id)
-                self._insert("_dlt_loads", {
-                    "load_id": load_id, "schema_name": "transactions", "status": 0,
-                    "inserted_at": self._now(), "schema_version_hash": "-",
-                })  # fmt: skip
+                self._finish(load_id)
                 said.append(f"finished {load_id}")
         return ", ".join(said) or "nothing"
+
+    def lone_row(self, *, is_replacement: bool = False) -> str:
+        """A file of one transaction on a day that no other has; then another one in its place."""
+        load_id = f"{self._now().timestamp():.4f}"
+        of_file = {
+            "_file_name": "lone.jsonl",
+            "_file_checksum": f"{self.dice.getrandbits(256):064x}",
+            "_dlt_load_id": load_id,
+        }
+        self._insert("transactions", self._row() | of_file | {
+            "transaction_id": str(uuid.UUID(int=is_replacement)), "amount": 5, "currency": "EUR",
+            "event_ts": START - timedelta(days=500 + is_replacement), "status": "APPROVED",
+            "_file_line": 1,
+        })  # fmt: skip
+        self._ledger(of_file, "/files/lone.jsonl", 1, 1, 0, is_replacement=is_replacement)
+        self._finish(load_id)
+        return f"lone row{', replaced' if is_replacement else ''}"
 
     def load(self) -> str:
         load_id = f"{self._now().timestamp():.4f}"
@@ -140,6 +154,12 @@ class Arrivals:
             "amount": amount,
             **drawn,
         }
+
+    def _finish(self, load_id: str) -> None:
+        self._insert("_dlt_loads", {
+            "load_id": load_id, "schema_name": "transactions", "status": 0,
+            "inserted_at": self._now(), "schema_version_hash": "-",
+        })  # fmt: skip
 
     def _now(self) -> datetime:
         self.clock += timedelta(seconds=self.dice.randint(1, 9_000))
@@ -225,6 +245,9 @@ def test_incremental_equals_full_refresh(warehouse: Built) -> None:
     models.run("--full-refresh")
     arrivals = Arrivals(warehouse.target, random.Random(SEED))
     history = []
+    for is_replacement in (False, True):
+        history.append(arrivals.lone_row(is_replacement=is_replacement))
+        models.run()
     rows = 0
     for number in range(ROUNDS):
         for _ in range(BATCHES):
