@@ -279,6 +279,7 @@ Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 
 Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
 Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
+Open dashboards    make superset
 Build again        .venv/bin/dbt build
 Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
 Use your own       TMDB token, files, PostgreSQL: see README.md""")
