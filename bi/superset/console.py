@@ -74,6 +74,7 @@ def main() -> None:
     with app.app_context():
         result = TASKS[task](**arguments)
     json.dump(result, answer)
+    answer.flush()  # Superset's threads end the process before Python does
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from ingestion.server import Server
 from ingestion.tests.built import Built
 from ingestion.warehouse import Target
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # programs started here buffer as they do for users
+
 FOREIGN = ("PG", "DBT_", "TMDB_")  # beginnings of variables that would lead tests elsewhere
 
 

@@ -379,7 +379,7 @@ def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_pat
     )
     identities = (
         "+assert_landed_equals_fact_superseded_and_marked",
-        "+assert_rejects_are_those_of_the_ledger",
+        "+assert_lines_are_those_of_the_ledger",
         "+rejected_transactions",
     )
     rejects = (
