@@ -390,7 +390,7 @@ def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_pat
     def build() -> list[tuple]:
         run_ = warehouse.dbt("build", "--select", *identities, "--indirect-selection", "cautious")
         assert "PASS assert_landed" in run_.stdout
-        assert "PASS assert_rejects" in run_.stdout
+        assert "PASS assert_lines" in run_.stdout
         left = [(r.file, r.line, r.load_id) for r in open_rejects(database, "transactions")]
         assert warehouse.rows(rejects) == sorted(left)
         return warehouse.rows("select user_id, file_line from marts.fct_transactions order by 1")
