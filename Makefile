@@ -38,6 +38,7 @@ test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 	@$(BIN)/pytest
 
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
+	@$(BIN)/marquee deps
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
 	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py
 
