@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SUPERSET := .venv-superset
 BROWSER := 'playwright>=1.49' 'pillow>=10'
+ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 .DEFAULT_GOAL := help
@@ -63,8 +64,8 @@ format: $(READY)  ## let ruff and sqlfluff mend what they can
 bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3
 	@# for pandas alone, and apart: dlt imports SQLAlchemy where it finds it, and would start slower
 	@[ -d .venv/pandas ] || \
-	  uv pip install --quiet --python $(BIN)/python --target .venv/pandas 'sqlalchemy>=2,<3' || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv/pandas 'sqlalchemy>=2,<3'
+	  { command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python --target .venv/pandas $(ALCHEMY) ; } || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv/pandas $(ALCHEMY)
 	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
@@ -88,7 +89,8 @@ superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Supe
 
 test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM= ROWS=
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || \
-	  uv pip install --quiet --python $(BIN)/python $(BROWSER) 2>/dev/null || $(BIN)/python -m pip install --quiet $(BROWSER)
+	  { command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python $(BROWSER) ; } || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(BROWSER)
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt

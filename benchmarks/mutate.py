@@ -2,7 +2,7 @@
 
 Run it with ``make mutate``. The sample is landed and built once. For each fault of ``faults.yml``
 a fresh copy of that database gets the fault, and dbt has to notice it with the test that the fault
-names. A fault is one of:
+names; a test that warns has noticed too. A fault is one of:
 
 - ``sql``: what is done to tables that are built; then tests of what it ``select``s run,
 - ``raw``: what is done to raw tables; then the source that it ``select``s and what is made of it

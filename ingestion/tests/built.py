@@ -38,6 +38,16 @@ class Built:
     def target_path(self) -> Path:
         return self.folder / "target"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which programs find this warehouse, and keep their files apart."""
+        return os.environ | {
+            "DBT_PROFILES_DIR": str(self.folder),
+            "DBT_TARGET_PATH": str(self.target_path),
+            "DBT_LOG_PATH": str(self.folder / "logs"),
+            "MARQUEE_STATE_DIR": str(self.folder / "state"),
+        }
+
     def write_profile(self) -> None:
         """A profile as a user of a server of their own would write it, with a second target."""
         output = {
@@ -58,13 +68,7 @@ class Built:
         done = subprocess.run(
             [BIN / args[0], *args[1:]],
             cwd=PROJECT_DIR,
-            env=os.environ
-            | {
-                "DBT_PROFILES_DIR": str(self.folder),
-                "DBT_TARGET_PATH": str(self.target_path),
-                "DBT_LOG_PATH": str(self.folder / "logs"),
-                "MARQUEE_STATE_DIR": str(self.folder / "state"),
-            },
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,

@@ -123,6 +123,15 @@ def test_every_mart_stands_in_the_marts_readme(marts: list[dict]):
     assert [n["name"] for n in marts if f"`{n['name']}`" not in rows] == []
 
 
+def test_the_overview_has_the_bus_matrix_of_the_marts_readme():
+    matrices = []
+    for page in ("docs/overview.md", "models/marts/README.md"):
+        text = (PROJECT_DIR / page).read_text(encoding="utf-8")
+        matrices.append(text.partition("## Bus matrix\n\n")[2].partition("\n\n")[0])
+    assert matrices[0] == matrices[1]
+    assert "`fct_transactions`" in matrices[0]
+
+
 def test_every_key_of_facts_and_bridges_is_not_null_and_points_somewhere(
     manifest: dict, marts: list[dict]
 ):
