@@ -67,24 +67,12 @@
     {%- endif %}
 {%- endmacro %}
 
-{# Days that touched transactions enter or leave, as a list of dates in SQL. #}
+{# Days that transactions entered or left since, as a list of dates in SQL. #}
 {% macro touched_days() -%}
-    {%- set days -%}
-        select cast(cast(event_at as date) as {{ dbt.type_string() }}) as event_day
-        from {{ ref("int_transactions__checked") }}
-        where transaction_id in ({{ touched_transactions() }})
-        {%- if files_were_replaced() %}
-        union
-        select cast(cast(transactions.event_at as date) as {{ dbt.type_string() }})
-        from {{ ref("stg_transactions__transactions") }} as transactions
-        inner join {{ ref("int_transaction_files__replaced") }} as replaced
-            on
-                transactions.dlt_load_id = replaced.dlt_load_id
-                and transactions.file_checksum = replaced.file_checksum
-        where {{ is_new("replaced.replaced_at") }}
-        {%- endif %}
-    {%- endset -%}
-    {%- set found = run_query("select distinct event_day from (" ~ days ~ ") as days") -%}
+    {%- set found = run_query(
+        "select cast(event_day as " ~ dbt.type_string() ~ ") from "
+        ~ ref("int_transaction_days__touched") ~ " where " ~ is_new()
+    ) -%}
     {{- return(sql_list(found.columns[0].values(), "cast('{}' as date)")) -}}
 {%- endmacro %}
 

@@ -10,10 +10,7 @@
         pre_hook='{{ delete_touched_days() }}'
     )
 }}
--- depends_on: {{ ref('stg_transactions__transactions') }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
--- depends_on: {{ ref('int_transactions__checked') }}
--- depends_on: {{ ref('int_transactions__reopened') }}
+-- depends_on: {{ ref('int_transaction_days__touched') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
