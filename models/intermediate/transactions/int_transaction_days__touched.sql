@@ -6,10 +6,13 @@
         on_schema_change='fail'
     )
 }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
--- depends_on: {{ ref('int_transactions__reopened') }}
--- depends_on: {{ ref('stg_transactions__transactions') }}
-{%- set files_count = not is_incremental() or files_were_replaced() %}
+{%- set replaced_since = '1 = 1' -%}
+{%- if is_incremental() -%}
+    {%- set replaced_since = '1 = 0' -%}
+    {%- if files_were_replaced() -%}
+        {%- set replaced_since = is_new('replaced_at') -%}
+    {%- endif -%}
+{%- endif %}
 
 with versions as (
     select
@@ -17,37 +20,25 @@ with versions as (
         event_at,
         loaded_at
     from {{ ref('int_transactions__checked') }}
-    where
-        rejection_reason is null
-        {% if is_incremental() %}
-            and transaction_id in ({{ touched_transactions() }})
-        {% endif %}
+    where rejection_reason is null
+    {% if is_incremental() %}
+        and transaction_id in ({{ touched_transactions() }})
+    {% endif %}
 ),
 
-{% if files_count %}
-    reopened as (
-        select * from {{ ref('int_transactions__reopened') }}
-        {% if is_incremental() %}
-            where {{ is_new('replaced_at') }}
-        {% endif %}
-    ),
+reopened as (
+    select * from {{ ref('int_transactions__reopened') }}
+    where {{ replaced_since }}
+),
 
-    -- days of versions that stand nowhere any more
-    removed as (
-        select
-            transactions.event_at,
-            replaced_files.replaced_at
-        from {{ ref('stg_transactions__transactions') }} as transactions
-        inner join {{ ref('int_transaction_files__replaced') }}
-            as replaced_files
-            on
-                transactions.dlt_load_id = replaced_files.dlt_load_id
-                and transactions.file_checksum = replaced_files.file_checksum
-        {% if is_incremental() %}
-            where {{ is_new('replaced_files.replaced_at') }}
-        {% endif %}
-    ),
-{% endif %}
+replaced_files as (
+    select * from {{ ref('int_transaction_files__replaced') }}
+    where {{ replaced_since }}
+),
+
+landed as (
+    select * from {{ ref('stg_transactions__transactions') }}
+),
 
 touches as (
     select
@@ -55,30 +46,31 @@ touches as (
         event_at,
         loaded_at
     from versions
-    {% if files_count %}
-        union all
-        -- a touch of the transaction, on no day of its own
-        select
-            transaction_id,
-            cast(null as timestamp) as event_at,
-            replaced_at as loaded_at
-        from reopened
-    {% endif %}
+    union all
+    -- of the transaction, on no day of its own
+    select
+        transaction_id,
+        cast(null as timestamp) as event_at,
+        replaced_at as loaded_at
+    from reopened
 ),
 
--- a new version may take its transaction from the days of all others
 touched as (
+    -- a new version may take its transaction from the days of all others
     select
         event_at,
         max(loaded_at) over (partition by transaction_id) as loaded_at
     from touches
-    {% if files_count %}
-        union all
-        select
-            event_at,
-            replaced_at as loaded_at
-        from removed
-    {% endif %}
+    union all
+    -- days of versions that stand nowhere any more
+    select
+        landed.event_at,
+        replaced_files.replaced_at as loaded_at
+    from landed
+    inner join replaced_files
+        on
+            landed.dlt_load_id = replaced_files.dlt_load_id
+            and landed.file_checksum = replaced_files.file_checksum
 ),
 
 final as (
