@@ -124,6 +124,8 @@ def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
 
     if batches:
         dbt(short, "--full-refresh")
+        for target in (full, short):  # as autovacuum does, which would fall into the first steps
+            execute(target, "vacuum analyze")
         steps(full, short, batches)
     ask(full, repeats)
 

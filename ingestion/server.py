@@ -568,7 +568,6 @@ def _configuration() -> dict[str, str | int]:
         # no replication: what fills a table made in the same transaction goes to disk once
         "wal_level": "minimal",
         "max_wal_senders": 0,
-        "wal_compression": "on",
         "max_wal_size": "4GB",
         "checkpoint_timeout": "15min",
         "random_page_cost": 1.1,

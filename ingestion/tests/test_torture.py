@@ -41,7 +41,8 @@ PATIENCE = 120  # seconds
 # What differs between two runs over the same files: when, in how many loads, by which keys of dlt.
 VOLATILE = {
     *("_dlt_load_id", "_dlt_id", "_dlt_root_id", "_dlt_parent_id"),
-    *("_file_checksum", "landed_at", "loaded_at", "file_checksum"),
+    *("_file_checksum", "file_checksum", "dlt_load_id"),
+    *("landed_at", "loaded_at", "index_landed_at"),
 }
 # Rows of the ledger that are not what is there.
 COUNTED = (

@@ -159,3 +159,7 @@ final as (
 )
 
 select * from final
+{% if not is_incremental() %}
+-- a day's rows lie together, so that a day is few pages
+order by event_date
+{% endif %}
