@@ -204,6 +204,29 @@ def test_a_film_that_changes_gets_a_version_that_follows_the_one_before(built):
         built.dbt(*selected)
 
 
+VIEWS = """
+    select nspname, relname, views.oid
+    from pg_class as views join pg_namespace on pg_namespace.oid = relnamespace
+    where relkind = 'v' and nspname in ('staging', 'intermediate') order by 1, 2
+"""
+
+
+def test_views_are_replaced_in_place_so_that_their_readers_stay(built):
+    before = built.rows(VIEWS)
+    built.dbt("run", "--select", "path:models/staging")
+    assert built.rows(VIEWS) == before
+    assert len(before) > 20
+
+
+@pytest.mark.parametrize("kind", ["view", "table"])
+def test_a_view_whose_columns_change_is_made_anew(kind: str, built):
+    name = "intermediate.int_transactions__bucketed"
+    built.execute(f"drop view {name}; create {kind} {name} as select 1 as transaction_id")
+    built.dbt("run", "--select", "int_transactions__bucketed")
+    assert built.one(f"select count(distinct amount_bucket) from {name}") > 1
+    assert built.one(f"select relkind from pg_class where oid = '{name}'::regclass") == "v"
+
+
 def test_every_source_says_when_it_is_stale(manifest: dict):
     thresholds = {}
     for source in manifest["sources"].values():
