@@ -1,8 +1,10 @@
 -- Card spend at merchants of a brand is the same in the fact, by day and by
--- brand: what a mart holds less what the fact holds is 0.
+-- brand: what a mart holds less what the fact holds is 0. By brand there is the
+-- reporting currency only.
 with fact as (
     select
         brands.brand_name,
+        coalesce(facts.currency_code, 'Unknown') as currency_code,
         count(*) as transaction_count,
         sum(facts.approved_amount) as approved_amount
     from {{ ref('fct_transactions') }} as facts
@@ -11,13 +13,14 @@ with fact as (
     inner join {{ ref('dim_brand') }} as brands
         on merchants.brand_key = brands.brand_key
     where merchants.is_brand_affiliated
-    group by brands.brand_name
+    group by brands.brand_name, coalesce(facts.currency_code, 'Unknown')
 ),
 
 balanced as (
     select
         'daily_merchants' as mart_name,
         brand_name,
+        currency_code,
         transaction_count,
         approved_amount
     from {{ ref('daily_merchants') }}
@@ -28,6 +31,7 @@ balanced as (
     select
         'brand_performance' as mart_name,
         brand_name,
+        card_currency_code as currency_code,
         card_transaction_count as transaction_count,
         card_approved_amount as approved_amount
     from {{ ref('brand_performance') }}
@@ -38,9 +42,13 @@ balanced as (
     select
         '{{ mart }}' as mart_name,
         brand_name,
+        currency_code,
         -transaction_count as transaction_count,
         -approved_amount as approved_amount
     from fact
+    {% if mart == 'brand_performance' -%}
+    where currency_code = '{{ var("reporting_currency") }}'
+    {%- endif %}
 
     {% endfor %}
 )
@@ -48,10 +56,11 @@ balanced as (
 select
     mart_name,
     brand_name,
+    currency_code,
     sum(transaction_count) as surplus_transactions,
     sum(approved_amount) as surplus_approved_amount
 from balanced
-group by mart_name, brand_name
+group by mart_name, brand_name, currency_code
 having
     sum(transaction_count) != 0
     or sum(approved_amount) != 0

@@ -1,7 +1,7 @@
 -- Grain: one row per brand. Film figures are worldwide and of matched films,
 -- index figures domestic and of all releases: side by side, never subtracted.
 -- A film in several brands counts in each: sums over brands need the weighted
--- column.
+-- column. Card columns are of transactions in the reporting currency.
 with brands as (
     select * from {{ ref('dim_brand') }}
     where not is_unknown
@@ -44,6 +44,7 @@ spend as (
         sum(transaction_count) as transaction_count,
         sum(approved_amount) as approved_amount
     from daily_spend
+    where currency_code = '{{ var("reporting_currency") }}'
     group by merchant_name
 ),
 
@@ -78,7 +79,8 @@ final as (
         cast(coalesce(card_spend.transaction_count, 0) as bigint)
             as card_transaction_count,
         cast(coalesce(card_spend.approved_amount, 0) as numeric(20, 4))
-            as card_approved_amount
+            as card_approved_amount,
+        '{{ var("reporting_currency") }}' as card_currency_code
     from brands
     left join film_figures on brands.brand_key = film_figures.brand_key
     left join card_spend on brands.brand_key = card_spend.brand_key
