@@ -38,7 +38,7 @@ run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs
 test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 	@$(BIN)/pytest
 
-torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=7
+torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=
 	@$(BIN)/marquee deps
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
 	  $(BIN)/pytest --quiet --capture=no ingestion/tests/test_torture.py
@@ -59,6 +59,7 @@ lint: $(READY)  ## ruff, and sqlfluff with the dbt templater
 format: $(READY)  ## let ruff and sqlfluff mend what they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/marquee deps
 	@$(BIN)/marquee scratch sqlfluff fix models tests snapshots
 
 bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3
@@ -71,14 +72,14 @@ bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py
 
-bench-match: $(READY)  ## how well and how fast releases find their films: CATALOGUE= LABELS= SPEED=
+bench-match: $(READY)  ## how well and how fast releases find their films: CATALOGUE= LABELS= SPEED=1000000
 	@$(BIN)/marquee scratch python benchmarks/match.py $(if $(CATALOGUE),--catalogue $(CATALOGUE)) \
 	  $(if $(LABELS),--labels $(LABELS)) $(if $(SPEED),--speed $(SPEED))
 
-bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=
+bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000
 	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000)
 
-bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=
+bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000)
 
 superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first time sets Superset up: PORT=8088
@@ -110,6 +111,7 @@ docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet
 	@$(BIN)/dbt docs serve --host 127.0.0.1
 
-clean:  ## remove the embedded warehouse and everything that was made here
-	@if [ -e $(READY) ]; then $(BIN)/python -c 'from ingestion.server import Server; Server().delete()'; fi
-	rm -rf .venv $(SUPERSET) .marquee dbt_packages target logs profiles.yml .user.yml package-lock.yml *.egg-info
+clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
+	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion import server; \
+	  server.Server().delete(); server.remove_profiles(pathlib.Path("profiles.yml"))'; fi
+	rm -rf .venv $(SUPERSET) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

@@ -6,8 +6,8 @@ both are compared. (2) The step that 10,000 new rows cost, on this history and o
 long, in turns. (3) Six questions as dashboards ask them, on the marts.
 
 Rows come at the same pace in both histories: the full one has two years, the short one its last
-73 days. A batch is one day's: 9,000 new transactions of a day and a bit, 1,000 later versions of
-transactions of the last week.
+73 days. A batch is one day's: 9,000 new transactions of it, 1,000 later versions of transactions
+of the week before.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
     for _ in range(rounds):
         seconds["by hand"].append(by_hand(full))
         seconds["dbt run"].append(dbt(full, "--full-refresh"))
-    slowest = model_seconds(full)
+    slowest = model_seconds()
     wall = {way: median(found) for way, found in seconds.items()}
     show(
         f"Full build of {rows:,} rows, median of {rounds}",
@@ -190,7 +190,7 @@ def dbt(target: Target, *options: str) -> float:
     return seconds
 
 
-def model_seconds(_target: Target) -> list[tuple[str, float]]:
+def model_seconds() -> list[tuple[str, float]]:
     """Seconds of each model in the last `dbt run`, the slowest first."""
     results = json.loads((run.target_path() / "run_results.json").read_text(encoding="utf-8"))
     found = {r["unique_id"].split(".")[-1]: r["execution_time"] for r in results["results"]}
@@ -237,7 +237,7 @@ def steps(full: Target, short: Target, batches: int) -> None:
         land_batch([full, short], number)
         for name, target in (("full", full), ("short", short)):
             walls[name].append(dbt(target))
-            for model, seconds in model_seconds(target):
+            for model, seconds in model_seconds():
                 models[name].setdefault(model, []).append(seconds)
     one = {n: {m: median(s) for m, s in found.items()} for n, found in models.items()}
     a, b = median(walls["full"]), median(walls["short"])

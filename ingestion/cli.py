@@ -49,7 +49,7 @@ target_option = click.option("--target", "target_name", help="Target of the prof
 
 @marquee.group()
 def ingest() -> None:
-    """Land raw data with dlt. A file that has landed already is skipped."""
+    """Land raw data with dlt."""
 
 
 @ingest.command("brands")
@@ -80,7 +80,8 @@ def ingest_transactions(paths: tuple[str, ...], replace: bool, target_name: str 
     """Land card transactions from PATHS.
 
     Files, folders and globs, here or at s3://, gs:// and az:// (a prefix ends with /); - is
-    standard input. JSON Lines, CSV or Parquet, plain or gzip.
+    standard input. JSON Lines and CSV, plain or gzip, and Parquet. A file that has landed is
+    skipped, by its content; of a plain one that grew, the new lines land.
     """
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs import find_files
@@ -208,4 +209,4 @@ def explain(error: BaseException) -> str:
             )
     root = causes[-1]
     first = (str(root).strip().splitlines() or [""])[0]
-    return f"{type(root).__name__}: {first}\nRun the command again with --debug to see where."
+    return f"{type(root).__name__}: {first}\nRun it again as `marquee --debug ...` to see where."

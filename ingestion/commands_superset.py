@@ -26,7 +26,7 @@ from ingestion import server, warehouse
 from ingestion.errors import UserError
 from ingestion.run import target_path
 from ingestion.server import write_private
-from ingestion.superset_assets import FOLDER, MARTS, bundle, cleaned, problems, read, write
+from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
 from ingestion.warehouse import PROJECT_DIR, Target
 
 HOST, PORT = "127.0.0.1", 8088
@@ -196,7 +196,7 @@ class Superset:
     @property
     def schema(self) -> str:
         """Where the marts are on this target."""
-        return MARTS if self.target.name == "dev" else f"{self.target.schema}_{MARTS}"
+        return warehouse.marts_schema(self.target)
 
     def manifest(self) -> dict[str, Any]:
         """dbt's manifest of the last build.

@@ -543,6 +543,15 @@ def write_profiles(server: Server, path: Path | None = None) -> bool:
     return True
 
 
+def remove_profiles(path: Path) -> None:
+    """Remove a profiles.yml that ``write_profiles`` wrote and nobody has edited."""
+    example = (PROJECT_DIR / "profiles.yml.example").read_text(encoding="utf-8")
+    if profiles_login(path):
+        written = path.read_text(encoding="utf-8")
+        if _PASSWORD.sub("", _PORT.sub("", written)) == _PASSWORD.sub("", _PORT.sub("", example)):
+            path.unlink()
+
+
 def profiles_login(path: Path) -> tuple[int, str] | None:
     """Port and password in a profiles.yml that ``write_profiles`` wrote; None for any other."""
     with suppress(OSError):

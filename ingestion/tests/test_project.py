@@ -123,13 +123,18 @@ def test_every_mart_stands_in_the_marts_readme(marts: list[dict]):
     assert [n["name"] for n in marts if f"`{n['name']}`" not in rows] == []
 
 
-def test_the_overview_has_the_bus_matrix_of_the_marts_readme():
-    matrices = []
-    for page in ("docs/overview.md", "models/marts/README.md"):
-        text = (PROJECT_DIR / page).read_text(encoding="utf-8")
-        matrices.append(text.partition("## Bus matrix\n\n")[2].partition("\n\n")[0])
-    assert matrices[0] == matrices[1]
-    assert "`fct_transactions`" in matrices[0]
+@pytest.mark.parametrize(
+    ("page", "begins", "ends"),
+    [("models/marts/README.md", "## Bus matrix\n\n", "\n\n"), ("README.md", "```\n    ", "```")],
+    ids=["bus matrix", "star"],
+)
+def test_the_overview_draws_what_the_readme_draws(page: str, begins: str, ends: str):
+    overview, readme = (
+        (PROJECT_DIR / path).read_text(encoding="utf-8").partition(begins)[2].partition(ends)[0]
+        for path in ("docs/overview.md", page)
+    )
+    assert overview == readme
+    assert "fct_transactions" in readme
 
 
 def test_every_key_of_facts_and_bridges_is_not_null_and_points_somewhere(
