@@ -79,9 +79,10 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 def ingest_transactions(paths: tuple[str, ...], replace: bool, target_name: str | None) -> None:
     """Land card transactions from PATHS.
 
-    Files, folders and globs, here or at s3://, gs:// and az:// (a prefix ends with /); - is
-    standard input. JSON Lines and CSV, plain or gzip, and Parquet. A file that has landed is
-    skipped, by its content; of a plain one that grew, the new lines land.
+    Files, folders (without those below) and globs, here or at s3://, gs:// and az:// (a prefix
+    ends with /, and is read with all below); - is standard input. JSON Lines and CSV, plain or
+    gzip, and Parquet. A file that has landed is skipped, by its content; of a plain one that grew,
+    the new lines land.
     """
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs import find_files

@@ -25,7 +25,6 @@ from ingestion.warehouse import PROJECT_DIR, Target
 
 SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
-SAMPLE_FOLDERS = {"brands": "brands/%", "transactions": "transactions.jsonl"}
 PACKAGES = PROJECT_DIR / "dbt_packages"
 INDENT = " " * 33
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
@@ -115,25 +114,31 @@ def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
 
 def own_file(target: Target, source: str, kind: str | None = None) -> str | None:
     """Name of the file landed last that is not the sample's; None when there is none."""
+    sample = str(sample_path()) if source == "transactions" else "ingestion/sample/"
     query = (
         f"select _file_name from raw_{source}.files"  # noqa: S608 - names of ours
-        " where _file_name not like %s and (%s is null or to_jsonb(files) ->> 'kind' = %s)"
+        " where not starts_with(_file_name, %s) and (%s is null or to_jsonb(files) ->> 'kind' = %s)"
         " order by landed_at desc limit 1"
     )
     with closing(target.connect()) as connection, connection.cursor() as cursor:
         try:
-            cursor.execute(query, (f"%sample/{SAMPLE_FOLDERS[source]}", kind, kind))
+            cursor.execute(query, (sample, kind, kind))
         except psycopg2.errors.UndefinedTable:
             return None
         found = cursor.fetchone()
         return found and found[0]
 
 
+def sample_path() -> Path:
+    """Where the made-up transactions of the sample are."""
+    return warehouse.STATE_DIR / "sample" / "transactions.jsonl"
+
+
 def sample_transactions() -> Path:
     """The made-up transactions of the sample, written on first use."""
     from ingestion.sources.transactions import generator
 
-    path = warehouse.STATE_DIR / "sample" / "transactions.jsonl"
+    path = sample_path()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{os.getpid()}.{path.name}")

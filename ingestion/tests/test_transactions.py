@@ -31,7 +31,7 @@ from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
 from ingestion.sources.transactions import contract, landing, ledger, lines, reader, settings
 from ingestion.sources.transactions.generator import Shares, generate
-from ingestion.tests.conftest import reachable_folder
+from ingestion.tests.conftest import _execute, reachable_folder
 from ingestion.warehouse import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
@@ -680,6 +680,40 @@ def test_changed_content_is_refused_or_replaces(land, query, tmp_path):
     assert query(counted) == [(1,), (2,), (9,)]
 
 
+def test_what_was_replaced_lands_from_where_it_has_moved_to(land, query, tmp_path):
+    """As logs are rotated: the name goes on with other lines, the old ones have another name."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    log = folder / "app.jsonl"
+    log.write_text(f"{line(transaction_id='0' * 8 + ID[8:])}\n" * 2)
+    land(folder)
+    log.rename(folder / "app.1.jsonl")
+    log.write_text(line())
+    assert land(folder, replace=True).rows == {"transactions": 3, "files": 2}
+    replaced = "select path, is_replacement from raw_transactions.files order by path"
+    assert [(Path(path).name, is_new) for path, is_new in query(replaced)] == [
+        ("app.1.jsonl", False),
+        ("app.jsonl", False),
+        ("app.jsonl", True),
+    ]
+    assert land(folder).rows == {"transactions": 0, "files": 0}
+
+
+def test_a_load_counts_as_later_than_all_before(land, query, tmp_path, database):
+    """Whatever the clock of the machine that ran the newest one said."""
+    (tmp_path / "a.jsonl").write_text(line())
+    (tmp_path / "b.jsonl").write_text(line(user_id=8))
+    land(tmp_path / "a.jsonl")
+    ahead = "update raw_transactions._dlt_loads set inserted_at = now() + interval '{}'"
+    _execute(database, ahead.format("1 hour"))
+    with pytest.raises(UserError, match=r"clock is 3,[56]\d\d s behind.*\n.*Set the clock right"):
+        land(tmp_path / "b.jsonl")
+    _execute(database, ahead.format("2 seconds"))
+    assert land(tmp_path / "b.jsonl").rows == {"transactions": 1, "files": 1}
+    by_load = "select load_id from raw_transactions._dlt_loads order by {}"
+    assert query(by_load.format("inserted_at")) == query(by_load.format("load_id"))
+
+
 def test_too_many_rejects_stop_a_file_and_no_other(land, query, tmp_path, monkeypatch):
     bad, good = tmp_path / "bad.jsonl", tmp_path / "good.jsonl"
     bad.write_text(f"{line()}\nx\n\ny\n")
@@ -807,6 +841,16 @@ def test_paths_are_files_folders_and_globs(land, query, tmp_path):
         (5, f"{folder}/e.parquet"),
     ]
     assert query("select count(*) from _dlt_loads") == [(1,)]
+
+
+def test_a_folder_is_read_by_the_names_in_it(land, query, tmp_path):
+    """In any case of letters; hidden files are not there yet, and folders are others' business."""
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    for name in ("A.JSONL", ".b.jsonl", "c.txt", "below/d.jsonl"):
+        (folder / name).write_text(line())
+    assert land(folder).rows == {"transactions": 1, "files": 1}
+    assert query("select _file_name from files") == [(str(folder / "A.JSONL"),)]
 
 
 def test_many_small_files_are_one_load(land, query, tmp_path):

@@ -200,9 +200,13 @@ def finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -
 
     All else that it may have left is in dlt's working folder and of no use, as rows are there as a
     whole or not at all. So it does not matter if that folder is lost.
+
+    Raises:
+        UserError: this machine's clock is behind the newest load's.
     """
     from ingestion.sources.transactions import ledger
 
+    ledger.check_clock(target, pipeline.dataset_name)
     with closing(target.connect()) as connection, connection.cursor() as cursor:
         end_connections(cursor, pipeline.pipeline_name)
     load_ids = ledger.unlisted(target, pipeline.dataset_name)

@@ -121,11 +121,18 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
+def _is_meant(name: str) -> bool:
+    """Whether a file of a folder is one of transactions by its name; hidden ones are unfinished."""
+    kinds = (fnmatch.fnmatchcase(name.lower(), kind) for kind in settings.PATTERNS)
+    return not name.startswith(".") and any(kinds)
+
+
 def _local_files(given: str) -> list[Input]:
     path = Path(given).expanduser()
     if path.is_dir():
-        inside = {file for kind in settings.PATTERNS for file in path.glob(kind)}
-        names = sorted(str(file) for file in inside if file.is_file())
+        names = sorted(
+            str(file) for file in path.iterdir() if _is_meant(file.name) and file.is_file()
+        )
         if not names:
             raise UserError(f"There is no file of transactions in {given}.\n{KINDS}")
     elif path.exists():
@@ -157,8 +164,7 @@ def _remote_files(url: str) -> list[Input]:
     with _told(url):
         if not key or key.endswith("/"):
             objects = store.find(path, detail=True)
-            kinds = [f"*/{kind}" for kind in settings.PATTERNS]
-            names = sorted(n for n in objects if any(fnmatch.fnmatch(n, kind) for kind in kinds))
+            names = sorted(name for name in objects if _is_meant(name.rpartition("/")[2]))
             if not names:
                 raise UserError(f"There is no file of transactions below {url}.\n{KINDS}")
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ingestion.warehouse import Target
+
+
+CLOCK_PATIENCE = 10  # seconds; clocks of two machines may differ by less, and are waited for
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Plan:
     Attributes:
         files: the files to read.
         replacements: names of those that replace what landed from there before.
+        replaced: the places of those.
         notes: a sentence for each file that is skipped.
         empty: names of files without a byte.
         problems: a message for each file that must not land.
@@ -58,6 +63,7 @@ class Plan:
 
     files: list[SourceFile] = field(default_factory=list)
     replacements: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -97,6 +103,31 @@ def unlisted(target: Target, dataset: str) -> list[str]:
     return [load_id for (load_id,) in _run(target, query, **names)]
 
 
+def check_clock(target: Target, dataset: str) -> None:
+    """See to it that a load which begins now counts as later than all before.
+
+    Loads are told apart by when they finished, by the clock of the machine that ran them.
+
+    Raises:
+        UserError: this machine's clock is behind that of the newest load.
+    """
+    if not _exists(target, dataset, "_dlt_loads"):
+        return
+    query = "select max(inserted_at) from {loads}"
+    [(newest,)] = _run(target, query, loads=(dataset, "_dlt_loads"))
+    behind = (newest - datetime.now(timezone.utc)).total_seconds() if newest else 0
+    if behind > CLOCK_PATIENCE:
+        raise UserError(
+            f"This machine's clock is {behind:,.0f} s behind the newest load:"  # noqa: S608
+            " what lands now would count as old.\n"
+            "Set the clock right. If it was wrong for that load, instead:"
+            f" update {dataset}._dlt_loads set inserted_at = now() where inserted_at > now();"
+            " and dbt build --full-refresh"
+        )
+    if behind > 0:
+        time.sleep(behind)
+
+
 def _exists(target: Target, dataset: str, table: str) -> bool:
     query = "select 1 from pg_tables where schemaname = %s and tablename = %s"
     return bool(_run(target, query, dataset, table))
@@ -124,6 +155,8 @@ def plan(
     whole = [row for row in ledger if not row.replay_of]
     by_content = {row.checksum: row for row in whole}
     by_path = {row.path: row for row in whole}  # the latest
+    # known places first: what is replaced at one may have moved to another, and must land there
+    found = sorted(found, key=lambda given: given.place not in by_path)
     megabytes = sum(given.bytes for given in found) / 1e6
     with task("Checking what has landed", total=megabytes, unit="MB") as advance:
         fetch = partial(inbox.fetch, advance=advance)
@@ -171,6 +204,8 @@ def _decide(
     )
     grown = earlier and beginning == earlier.checksum
     same = by_content.get(checksum) if grown or not earlier else None
+    if same and same.path in result.replaced:
+        same = None
     twin = next((other for other in result.files if other.checksum == checksum), None)
     if not size:
         result.empty.append(name)
@@ -188,6 +223,7 @@ def _decide(
     elif replace:
         result.files.append(file)
         result.replacements.add(name)
+        result.replaced.add(place)
         result.notes.append(f"{name} replaces what landed from there before.")
     else:
         result.problems.append(
