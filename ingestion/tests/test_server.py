@@ -497,6 +497,20 @@ def test_profiles_lead_to_the_server(running: Server, tmp_path: Path) -> None:
     assert path.read_text() == ELSEWHERE
 
 
+def test_only_a_profile_as_it_was_written_is_removed(running: Server, tmp_path: Path) -> None:
+    path = tmp_path / "profiles.yml"
+    module.remove_profiles(path)  # there is none
+    module.write_profiles(running, path)
+    written = path.read_text()
+    for edited in (written.replace("threads: 4", "threads: 7"), ELSEWHERE):
+        path.write_text(edited)
+        module.remove_profiles(path)
+        assert path.read_text() == edited
+    path.write_text(written)
+    module.remove_profiles(path)
+    assert not path.exists()
+
+
 def test_profiles_of_other_projects_do_not_count() -> None:
     home = Path.home() / ".dbt"
     home.mkdir()
