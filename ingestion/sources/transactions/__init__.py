@@ -261,7 +261,7 @@ def _complain(plan: Plan, report: LoadReport) -> None:
     if plan.problems:
         landed = report.rows["files"]
         others = f"\nOther files have landed: {landed:,}." if landed else ""
-        raise UserError("\n".join(plan.problems) + others)
+        raise UserError("\n".join(plan.problems) + others) from plan.cause
 
 
 def _max_reject_share() -> float:

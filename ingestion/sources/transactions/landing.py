@@ -7,10 +7,9 @@ rolled back, to the savepoint before it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
@@ -21,9 +20,10 @@ import pyarrow as pa
 from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
+from ingestion.sources.transactions.contract import DECODER
 from ingestion.sources.transactions.ledger import Plan
 from ingestion.sources.transactions.lines import ahead
-from ingestion.sources.transactions.reader import REJECTS, ROWS, Reader, SourceFile
+from ingestion.sources.transactions.reader import REJECTS, ROWS, Batch, Reader, SourceFile
 
 _NULLABLE = (*settings.TEXT_FIELDS, "extra_fields", "etag", "header", "replay_of")
 
@@ -212,6 +212,7 @@ class Landing:
                     self._read_file(file, reader, advance)
                 except UserError as error:
                     self.plan.problems.append(error.message)
+                    self.plan.cause = self.plan.cause or error.__cause__
             for table in self._held:
                 self._send(table)
 
@@ -226,7 +227,7 @@ class Landing:
         first_line = last_line = done = with_more = 0
         unknown: dict[str, None] = {}
         example = None
-        with Pending(self._copy) as pending, closing(ahead(reader.read(file))) as batches:
+        with Pending(self._copy) as pending, closing(ahead(_batches(file, reader))) as batches:
             for batch in batches:
                 for table, rows in (("transactions", batch.rows), ("rejects", batch.rejects)):
                     pending.write(table, _stamped(rows, SCHEMAS[table], stamp))
@@ -236,7 +237,7 @@ class Landing:
                 more = batch.rows["extra_fields"].drop_null()
                 with_more += len(more)
                 for text in more[:_SAMPLE].to_pylist():
-                    unknown.update(dict.fromkeys(json.loads(text)))
+                    unknown.update((name, None) for name, _ in DECODER.decode(text))
                 first_line, last_line = first_line or batch.first_line, batch.last_line
                 advance((batch.done - done) / 1e6)
                 done = batch.done
@@ -277,6 +278,25 @@ class Landing:
             self._copy.write(table, pa.concat_tables(self._held[table]))
             self._held[table] = []
             self._held_rows[table] = 0
+
+
+def _batches(file: SourceFile, reader: Reader) -> Iterator[Batch]:
+    """What the reader makes of a file; what it does not expect is a fault of this file alone.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        yield from reader.read(file)
+    except UserError:
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or ["no more is said"])[0].rstrip(".")
+        raise UserError(
+            f"{file.name} cannot be read ({type(error).__name__}: {said[:200]}). Nothing of it has"
+            " landed.\nWrite it anew, as JSON Lines perhaps; `marquee --debug ...` shows where it"
+            " failed."
+        ) from error
 
 
 def _stamped(rows: pa.Table, schema: pa.Schema, stamp: dict[str, str]) -> pa.Table:

@@ -59,6 +59,7 @@ class Plan:
         notes: a sentence for each file that is skipped.
         empty: names of files without a byte.
         problems: a message for each file that must not land.
+        cause: the first error behind them, for its traceback.
     """
 
     files: list[SourceFile] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    cause: BaseException | None = None
 
 
 def landed(target: Target, dataset: str) -> list[Landed]:
