@@ -57,6 +57,28 @@ def parquet(*rows: dict) -> bytes:
     return out.getvalue()
 
 
+def columns(*more: tuple[str, pa.Array], **changed: pa.Array) -> bytes:
+    """Good rows as Parquet with some columns given, known ones and further ones."""
+    given = [*changed.items(), *more]
+    table = pa.Table.from_pylist([GOOD] * len(given[0][1])).drop_columns(changed.keys() & GOOD)
+    for name, column in given:
+        table = table.append_column(name, column)
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="none", use_dictionary=False)
+    return out.getvalue()
+
+
+def stored(kind: pa.DataType, *numbers: int) -> pa.Array:
+    """Values of a kind by the 64-bit numbers that they are stored as."""
+    return pa.array(numbers, pa.int64()).view(kind)
+
+
+def octets(*values: bytes) -> pa.Array:
+    """A column of text, whether it is UTF-8 or not."""
+    parts = pa.array(values, pa.binary()).buffers()
+    return pa.Array.from_buffers(pa.string(), len(values), parts)
+
+
 def zipped() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -232,6 +254,19 @@ BAD_INPUTS: list[File | Rows] = [
         parquet({})[:-9],
         "{} is not a whole Parquet file: ...\nCopy it again.",
     ),
+    File(
+        "Parquet with a damaged page",
+        "x.parquet",
+        b"PAR1" + b"\xff" * 40 + columns(user_id=pa.array(range(99)))[44:],
+        "{} is not a whole Parquet file: Couldn't deserialize thrift: ...\nCopy it again.",
+    ),
+    File(
+        "Parquet whose names are no text",
+        "x.parquet",
+        columns(note=pa.array(["x"])).replace(b"note", b"no\xff\xfe"),
+        "{} cannot be read (UnicodeDecodeError: 'utf-8' codec ...). Nothing of it has landed.\n"
+        "Write it anew, as JSON Lines perhaps; `marquee --debug ...` shows where it failed.",
+    ),
     # Columns
     File(
         "CSV without a header",
@@ -263,6 +298,13 @@ BAD_INPUTS: list[File | Rows] = [
         "x.parquet",
         parquet({"city": ["Lyon"]}),
         "{}: the column city is list<...>, which cannot be read.\nStore it as text.",
+    ),
+    File(
+        "Parquet without a value in a mandatory column",
+        "x.parquet",
+        columns(user_id=pa.nulls(2)),
+        "{}: 2 of 2 lines cannot land, ... absent or null (line 1: missing_field). Nothing ...\n"
+        + MEND,
     ),
     # Versions
     File(
@@ -353,12 +395,72 @@ BAD_INPUTS: list[File | Rows] = [
             (2, "bad_uuid", '"x"'),
         ],
     ),
+    Rows(
+        "Parquet with the year 20000",
+        "x.parquet",
+        columns(event_ts=stored(pa.timestamp("us"), 0, 568_971_820_800_000_000)),
+        1,
+        [
+            (2, "bad_timestamp", '"568971820800000000 timestamp[us]"'),
+        ],
+    ),
+    Rows(
+        "Parquet with microseconds that are called seconds",
+        "x.parquet",
+        columns(event_ts=stored(pa.timestamp("s", "UTC"), 0, 1_697_102_054_781_278)),
+        1,
+        [
+            (2, "bad_timestamp", '"1697102054781278000 timestamp[ms, tz=UTC]"'),
+        ],
+    ),
+    Rows(
+        "Parquet with a text that is not UTF-8",
+        "x.parquet",
+        columns(city=octets(b"Lyon", b"N\xeemes")),
+        1,
+        [
+            (2, "not_utf8", "city"),
+        ],
+    ),
+    Rows(
+        "Parquet with an unknown text that is not UTF-8",
+        "x.parquet",
+        columns(note=octets(b"Lyon", b"N\xeemes")),
+        1,
+        [
+            (2, "not_utf8", "note"),
+        ],
+    ),
+    Rows(
+        "Parquet with a NUL inside a struct",
+        "x.parquet",
+        columns(note=pa.array([{"k": ["a"]}, {"k": ["b\0"]}])),
+        1,
+        [
+            (2, "bad_text", r'"b\u0000"'),
+        ],
+    ),
     # What looks bad and is not: it lands, and dbt marks what breaks a business rule
     Rows("plain by the name of gzip", "x.jsonl.gz", "*\n", 1, []),
     Rows("gzip by a plain name", "x.jsonl", gzip.compress(line().encode()), 1, []),
     Rows("a mark, CRLF, blank lines", "x.jsonl", "\ufeff\r\n*\r\n\r\n*", 2, []),
     Rows("a negative amount", "x.jsonl", f"*\n{line(amount=-3)}", 2, []),
     Rows("an unknown status", "x.jsonl", f"*\n{line(status='LOST')}", 2, []),
+    Rows("Parquet with a column of nulls", "x.parquet", columns(city=pa.nulls(2)), 2, []),
+    Rows(
+        "Parquet with an unknown time beyond the year 9999",
+        "x.parquet",
+        columns(expires=stored(pa.timestamp("us"), 0, 2**62)),
+        2,
+        [],
+    ),
+    Rows(
+        "Parquet with an unknown column twice",
+        "x.parquet",
+        columns(("x", pa.array([1, 2])), ("x", pa.array([3, None]))),
+        2,
+        [],
+    ),
     Rows("an unknown field", "x.jsonl", f"*\n{line(colour='red')}", 2, []),
 ]
 
@@ -458,6 +560,14 @@ def test_lines_that_are_refused(given: Given, case: Rows):
     assert [row[:2] for row in found] == [row[:2] for row in case.rejects]
     for (*_, reason), (*_, end) in zip(found, case.rejects, strict=True):
         assert reason.endswith(end)
+
+
+def test_what_has_landed_is_json(given: Given):
+    """PostgreSQL checks escapes only when it makes jsonb of them."""
+    assert given.query(
+        "select count(distinct extra_fields::jsonb) from raw_transactions.transactions"
+        " where jsonb_typeof(extra_fields::jsonb) = 'object'"
+    ) > [(4,)]
 
 
 def test_what_the_user_sees_of_refused_lines(given: Given):

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -243,6 +243,7 @@ BAD = [
 
 US = 1_000_000
 NOON = 1_709_294_400 * US  # 2024-03-01 12:00 UTC
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 READINGS = [
     ("transaction_id", ID.upper(), ID),
     ("transaction_id", ID.replace("-", ""), ID),
@@ -472,6 +473,93 @@ def test_parquet_is_read_as_it_is_typed(tmp_path):
     pq.write_table(with_more, tmp_path / "more.parquet")
     rows, _ = read(tmp_path / "more.parquet")
     assert [row["extra_fields"] for row in rows] == ['{"n": 1}', None]
+
+
+def stored(kind: pa.DataType, numbers: list[int | None]) -> pa.Array:
+    """Values of a kind by the 64-bit numbers that they are stored as."""
+    return pa.array(numbers, pa.int64()).view(kind)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_of_parquet_are_kept_or_refused(unit, quick):
+    """Finer than a microsecond is cut off, towards the past; nothing wraps or is rounded."""
+    per_second = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[unit]
+    numbers = [NOON // 1_000_000 * per_second, -1, 1, None, 2**63 - 1, -(2**62)] * 50
+    table = pa.table(
+        {
+            "transaction_id": [ID] * 300,
+            "event_ts": stored(pa.timestamp(unit, "America/New_York"), numbers),
+            "user_id": range(300),
+            "amount": ["1"] * 300,
+        }
+    )
+    if not quick:
+        table = table.append_column("more", pa.array(["x"] * 300))
+    # as Arrow itself has them, as Parquet knows no seconds
+    chunk = reader._ParquetChunk(table, 0)
+    with closing(reader.Reader(threads=1)) as files:
+        batch = files._batch(chunk, 0)
+    found = {row["_file_line"]: row["event_ts"] for row in batch.rows.to_pylist()}
+    for number, line_ in zip(numbers[:6], range(1, 7), strict=True):
+        if number is not None and (abs(number) < 2**61 or unit == "ns"):
+            micros = number * 1_000_000 // per_second
+            assert found.pop(line_) == EPOCH + timedelta(microseconds=micros)
+        else:
+            assert line_ not in found
+    assert Counter(batch.rejects["reason_code"].to_pylist()) == (
+        {"missing_field": 50} if unit == "ns" else {"missing_field": 50, "bad_timestamp": 100}
+    )
+
+
+def test_text_of_parquet_that_is_none_is_refused_and_spelt_out(tmp_path):
+    parts = pa.array([b"Lyon", b"N\xeemes", b"Nice"] * 100, pa.binary()).buffers()
+    table = pa.table({name: [value] * 300 for name, value in GOOD.items() if name != "city"})
+    table = table.append_column("city", pa.Array.from_buffers(pa.string(), 300, parts))
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows, rejects = read(tmp_path / "x.parquet")
+    assert [row["city"] for row in rows] == ["Lyon", "Nice"] * 100
+    assert {row["reason_code"] for row in rejects} == {"not_utf8"}
+    assert [row["_file_line"] for row in rejects] == list(range(2, 300, 3))
+    assert json.loads(rejects[0]["raw_text"]) == GOOD | {"city": "N\\xeemes"}
+
+
+def test_unknown_columns_of_parquet_are_kept_whatever_is_in_them(tmp_path):
+    table = pa.Table.from_pylist([GOOD] * 2)
+    days = pa.array([0, 416_999_965], pa.int32()).view(pa.date32())
+    for name, column in {
+        "expires": stored(pa.timestamp("us"), [NOON, 2**62]),
+        "span": stored(pa.duration("s"), [None, 2**60]),
+        "day": days,
+        "local": stored(pa.timestamp("us", "No/Where"), [None, NOON]),
+        "nested": pa.array([{"é": [None, float("nan")]}, None]),
+        "none": pa.nulls(2),
+        "inner": pa.StructArray.from_arrays([days], ["day"]),
+    }.items():
+        table = table.append_column(name, column)
+    table = table.append_column("x", pa.array([1, 2])).append_column("x", pa.array(["a", None]))
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows, rejects = read(tmp_path / "x.parquet")
+    assert not rejects
+    shown = "-- is_valid: all not null -- child 0 type: date32[day]"
+    assert [json.loads(row["extra_fields"], object_pairs_hook=list) for row in rows] == [
+        [
+            ("expires", "2024-03-01 12:00:00"),
+            ("day", "1970-01-01"),
+            ("nested", [("é", [None, "NaN"])]),
+            ("inner", [("day", "1970-01-01")]),
+            ("x", 1),
+            ("x", "a"),
+        ],
+        [
+            ("expires", f"{2**62} timestamp[us]"),
+            ("span", f"{2**60} duration[s]"),
+            ("day", "416999965 date32[day]"),
+            ("local", "2024-03-01 12:00:00.000000Z"),
+            ("inner", f"{shown} [<value out of range: 416999965>]"),
+            ("x", 2),
+        ],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -732,6 +820,29 @@ def test_too_many_rejects_stop_a_file_and_no_other(land, query, tmp_path, monkey
     (tmp_path / "new.jsonl").write_text(line(user_id=3))
     with pytest.raises(UserError, match="max_reject_share"):
         land(tmp_path / "new.jsonl")
+
+
+def test_what_the_reader_does_not_expect_stops_a_file_and_no_other(land, query, tmp_path):
+    good, bad, more = (tmp_path / name for name in ("good.jsonl", "bad.parquet", "more.jsonl"))
+    good.write_text(f"{line(user_id=8)}\n")
+    more.write_text(f"{line(user_id=9)}\n")
+    pq.write_table(pa.Table.from_pylist([GOOD | {"note": "x"}]), bad)
+    bad.write_bytes(bad.read_bytes().replace(b"note", b"no\xff\xfe"))  # a name that is no text
+    with pytest.raises(UserError) as caught:
+        land(good, bad, more)
+    first, *others = caught.value.message.splitlines()
+    assert first.startswith(f"{bad} cannot be read (UnicodeDecodeError: ")
+    assert len(others) == 2
+    assert others[1] == "Other files have landed: 2."
+    assert isinstance(caught.value.__cause__, UnicodeDecodeError)  # what --debug shows
+    assert query("select user_id from transactions order by 1") == [(8,), (9,)]
+    assert query("select _file_name from files order by 1") == [(str(good),), (str(more),)]
+
+
+def test_an_unknown_number_may_have_any_number_of_digits(land, query, tmp_path):
+    (tmp_path / "x.jsonl").write_text(raw(ticket="7" * 5_000))
+    assert "kept in extra_fields: ticket." in land(tmp_path / "x.jsonl").notes[-1]
+    assert query("select length(extra_fields::text) from transactions") == [(5_000 + 12,)]
 
 
 def _many_lines(path: Path, good: int, bad: int) -> None:

@@ -65,6 +65,9 @@ _PACKED = {
 }
 _ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
 
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_YEARS = (-62_135_596_800, 253_402_300_800)  # 1 to 9999, in seconds since 1970
+
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
@@ -223,21 +226,11 @@ class Reader:
             raise UserError(f"{file.name} cannot be read: {error}\nRun this again.") from error
 
     def _read_parquet(self, file: SourceFile) -> Iterator[Batch]:
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(file.path) as source:
-                _check_parquet(file.name, source.schema_arrow)
-                line = 0
-                for found in source.iter_batches(batch_size=65_536):
-                    chunk = _ParquetChunk(pa.Table.from_batches([found]), line)
-                    line += found.num_rows
-                    yield self._batch(chunk, file.bytes * line // source.metadata.num_rows)
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise UserError(
-                f"{file.name} is not a whole Parquet file: {reason}.\nCopy it again."
-            ) from error
+        line = 0
+        for rows, rows_in_all in _parquet_rows(file):
+            chunk = _ParquetChunk(rows, line)
+            line += rows.num_rows
+            yield self._batch(chunk, file.bytes * line // rows_in_all)
         if probe(file.path)[1] != file.checksum:
             raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
 
@@ -437,7 +430,10 @@ class _ParquetChunk:
         self._values = pa.table(
             {name: _as_text(rows[name]) for name in FIELDS if name in rows.column_names}
         )
-        self._unknown = [name for name in rows.column_names if name not in FIELDS]
+        self._not_utf8: dict[int, str] = {}  # row: the column
+        for name, column in zip(self._values.column_names, self._values.columns, strict=True):
+            self._not_utf8 |= dict.fromkeys(_not_utf8(column), name)
+        self._unknown = [at for at, name in enumerate(rows.column_names) if name not in FIELDS]
 
     def pieces(self) -> np.ndarray:
         return np.arange(self._rows.num_rows)
@@ -447,6 +443,8 @@ class _ParquetChunk:
         if self._unknown:
             return
         values = self._values.append_column("n", pa.array(left.pieces))
+        if self._not_utf8:
+            values = values.take(np.setdiff1d(left.pieces, list(self._not_utf8)))
         for name in TEXT_FIELDS:
             if name in values.column_names:
                 nul = pc.match_substring(values[name], "\0")
@@ -454,18 +452,75 @@ class _ParquetChunk:
         yield texts(values["n"], {name: values[name] for name in self._values.column_names})
 
     def row(self, at: int) -> tuple | None:
+        if at in self._not_utf8:
+            raise Refused("not_utf8", self._not_utf8[at])
         fields = self._values.slice(at, 1).to_pylist()[0]
         return contract.row_of_fields(fields, self._extra(at))
 
     def raw(self, at: int) -> bytes:
-        row = self._rows.slice(at, 1).to_pylist()[0]
-        return json.dumps(row, default=str, ensure_ascii=False).encode(errors="backslashreplace")
+        values = (_spelt_out(column.slice(at, 1)) for column in self._rows.columns)
+        pairs = zip(self._rows.column_names, values, strict=True)
+        return f"{{{', '.join(f'{_json(name)}: {_json(value)}' for name, value in pairs)}}}".encode(
+            errors="backslashreplace"
+        )
 
     def _extra(self, at: int) -> list[tuple[str, Any]]:
-        row = self._rows.select(self._unknown).slice(at, 1).to_pylist()[0]
-        # as JSON knows it: times, decimals and the like become text
-        plain = json.loads(json.dumps(row, default=str), parse_constant=str)
-        return [(name, value) for name, value in plain.items() if value is not None]
+        """The unknown columns' names and values, as JSON knows them; a name can be there twice."""
+        found = []
+        for number in self._unknown:
+            name = self._rows.column_names[number]
+            try:
+                value = _value(self._rows.column(number).slice(at, 1))
+            except UnicodeDecodeError:
+                raise Refused("not_utf8", name) from None
+            if value is not None:
+                # times, decimals and the like become text
+                plain = json.loads(
+                    _json(value), object_pairs_hook=contract.Object, parse_constant=str
+                )
+                found.append((name, plain))
+        return found
+
+
+def _value(one: pa.ChunkedArray) -> Any:
+    """The value in a column of one row; as text where Python has no such value (the year 20000).
+
+    Raises:
+        UnicodeDecodeError: there is text in it that is not UTF-8.
+    """
+    try:
+        return one[0].as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ArithmeticError, LookupError, ValueError):
+        if pa.types.is_timestamp(one.type):
+            return _as_text(one)[0].as_py()
+        if pa.types.is_temporal(one.type):
+            return f"{pc.cast(one, f'int{one.type.bit_width}')[0]} {one.type}"
+        return _drawn(one)
+
+
+def _spelt_out(one: pa.ChunkedArray) -> Any:
+    """The same; bytes that are not UTF-8 are written as ``\\x``, two digits."""
+    try:
+        return _value(one)
+    except UnicodeDecodeError:
+        try:
+            return pc.cast(_as_text(one), pa.binary())[0].as_py().decode(errors="backslashreplace")
+        except pa.ArrowException:
+            return _drawn(one)
+
+
+def _drawn(one: pa.ChunkedArray) -> str:
+    """A struct or a list as Arrow shows it, whole."""
+    text = one.chunk(0).to_string(
+        window=1 << 30, container_window=1 << 30, skip_new_lines=True, element_size_limit=1 << 30
+    )
+    return text.replace("\n", " ")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 # A chunk is a stretch of a file, in numbered pieces (lines, records, rows). `texts` yields the
@@ -522,6 +577,8 @@ def _check_parquet(file: str, schema: pa.Schema) -> None:
             continue
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if pa.types.is_null(kind):  # what is written of a column without a value
+            continue
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         number_or_time = (
             pa.types.is_integer(kind)
@@ -535,11 +592,73 @@ def _check_parquet(file: str, schema: pa.Schema) -> None:
             )
 
 
+def _parquet_rows(file: SourceFile) -> Iterator[tuple[pa.Table, int]]:
+    """The rows of a file in stretches, each with the number of all of them.
+
+    Raises:
+        UserError: it cannot be read, or not to its end.
+        OSError: the disk does not give it.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file.path) as source:
+            _check_parquet(file.name, source.schema_arrow)
+            for found in source.iter_batches(batch_size=65_536):
+                yield pa.Table.from_batches([found]), source.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None):
+            raise
+        # pyarrow's own OSError, of a page that is damaged
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(
+            f"{file.name} is not a whole Parquet file: {reason}.\nCopy it again."
+        ) from error
+
+
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column's values as text; times in UTC, and cut off where finer than a microsecond.
+
+    Times outside the years 1 to 9999 are spelt out as numbers, so that they are refused. (Arrow
+    lets some of them wrap, whether it casts them to another unit or to text.)
+    """
     kind = column.type
-    if pa.types.is_timestamp(kind):  # finer than a microsecond is cut off
-        column = pc.cast(column, pa.timestamp("us", kind.tz and "UTC"), safe=False)
-    return pc.cast(column, pa.string())
+    if pa.types.is_dictionary(kind):
+        column, kind = pc.cast(column, kind.value_type), kind.value_type
+    if not pa.types.is_timestamp(kind):
+        return pc.cast(column, pa.string())
+    if kind.unit == "ns":  # all within these years, and the cut is exact in text only
+        text = pc.cast(pc.cast(column, pa.timestamp("ns", kind.tz and "UTC")), pa.string())
+        return pc.replace_substring_regex(text, r"(\.\d{6})\d+", r"\1")
+    numbers = pc.cast(column, pa.int64())
+    first, end = (at * _PER_SECOND[kind.unit] for at in _YEARS)
+    good = pc.and_(pc.greater_equal(numbers, first), pc.less(numbers, end))
+    text = pc.cast(
+        pc.cast(pc.if_else(good, numbers, None), pa.timestamp(kind.unit, kind.tz and "UTC")),
+        pa.string(),
+    )
+    if text.null_count == column.null_count:
+        return text
+    number = pc.binary_join_element_wise(pc.cast(numbers, pa.string()), str(kind), " ")
+    return pc.if_else(good, text, number)
+
+
+def _not_utf8(column: pa.ChunkedArray) -> list[int]:
+    """The rows of a column of text that are not UTF-8: Parquet does not check."""
+    data = pc.cast(column, pa.binary())
+    try:
+        pc.cast(data, pa.string())
+    except pa.ArrowInvalid:
+        return [at for at, value in enumerate(data.to_pylist()) if not _is_utf8(value)]
+    return []
+
+
+def _is_utf8(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _json_of(values: list[tuple[str, pa.ChunkedArray]], rows: int) -> pa.Array | pa.ChunkedArray:
