@@ -156,6 +156,18 @@ INDEXES = {
     ),
     "too few columns": (PLAIN + "Aardman\t333777829\n", BOTH, {4: "too_few_columns"}),
     "a line without end": (PLAIN + "x\t" * 100_000 + "\n", BOTH, {4: "line_too_long"}),
+    "a line of delimiters": (PLAIN + "\t" * 90_000 + "\n", BOTH, {}),
+    "a row with no end of delimiters": (
+        HEADER + PIXAR + LAIKA.rstrip("\n") + "\t" * 90_000 + "\n",
+        BOTH,
+        {},
+    ),
+    "no end of values": (PLAIN + "x\t" * 45_000 + "\n", BOTH, {4: "too_many_columns"}),
+    "files put together, each with its mark": (
+        HEADER + "\ufeff" + PIXAR + '\ufeff"Odd\t5\t1\tIt\t5\n' + "\ufeff" + LAIKA,
+        BOTH,
+        {3: "broken_quotes"},
+    ),
     "trailing delimiters": (PLAIN.replace("\n", "\t\t\n"), BOTH, {}),
     "no header, five columns": (PIXAR + LAIKA, BOTH, {}),
 }
@@ -167,6 +179,24 @@ def test_index_is_read_as_it_comes(content, rows, rejects, tmp_path):
     assert index_rows(reading) == rows
     assert codes(reading) == rejects
     assert reading.rows_read == len(rows) + len(rejects)
+
+
+@pytest.mark.parametrize("further", [12, 16, 995])
+def test_surplus_delimiters_among_many_columns(further, tmp_path):
+    """As many readings as there are would take years to try."""
+    names = ",".join(f"c{number}" for number in range(further))
+    surplus = ",x" * (further + 12)
+    content = f"Brand,{names},Total\nPixar{',x' * further},5\nLaika{',x' * further},3\n"
+    reading = read(write(tmp_path, f"{content}A{surplus},much\nB{surplus},5\n"), BRANDS)
+    assert [(row["brand"], row["total"]) for row in reading.rows] == [("Pixar", 5), ("Laika", 3)]
+    assert codes(reading) == {4: "too_many_columns", 5: "too_many_columns"}
+    assert "no reading fits" in reading.rejects[0]["reason"]
+    assert "in several ways" in reading.rejects[1]["reason"]
+
+
+def test_a_line_of_far_too_many_names_is_no_header(tmp_path):
+    with pytest.raises(UserError, match="no line with the headers"):
+        read(write(tmp_path, "Brand,Total" + ",x" * 45_000 + "\nPixar,5\n"), BRANDS)
 
 
 # Content of release lists; brand, position, release and gross of its rows; rejects.

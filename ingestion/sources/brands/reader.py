@@ -11,7 +11,7 @@ import csv
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from io import StringIO
@@ -27,9 +27,11 @@ from ingestion.sources.brands.settings import (
     HEADERLESS_BRANDS,
     KINDS,
     MAX_BYTES,
+    MAX_COLUMNS,
     MAX_EXTRA_DELIMITERS,
     MAX_LINE,
     SUMMARY_NAMES,
+    WIDE,
     Column,
     FileKind,
 )
@@ -89,7 +91,9 @@ def read(file: Path | None, kind: FileKind) -> Reading:
     if file is None:
         reading.notes.append(f"No file given: the bundled sample of {kind.what} is read, {name}.")
 
-    lines = {n: line for n, line in enumerate(_decode(content, name), 1) if _has_text(line)}
+    # a byte order mark stands at the start of each file that went into this one
+    decoded = (_MARKS.sub("", line) for line in _decode(content, name))
+    lines = {n: line for n, line in enumerate(decoded, 1) if _has_text(line)}
     if not lines:
         raise UserError(f"{name} is empty.\nGive a file with a header and rows.")
     header, delimiter, layout = _find_header(lines, kind, name)
@@ -104,6 +108,7 @@ def read(file: Path | None, kind: FileKind) -> Reading:
 
 # --- bytes to lines ---------------------------------------------------------------------
 
+_MARKS = re.compile(r"^ *\ufeff[ \ufeff]*")
 _CONTAINERS = {
     b"PK\x03\x04": "an Excel or OpenDocument workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -188,7 +193,12 @@ def _split(lines: dict[int, str], delimiter: str) -> dict[int, list[str]]:
             key = _quoting(line, delimiter), line.count(delimiter)
             alike.setdefault(key, {})[n] = line
     for (quoting, delimiters), part in alike.items():
-        fields |= _read_csv(part, delimiter, quoting, width=delimiters + 1)
+        if delimiters < WIDE:
+            fields |= _read_csv(part, delimiter, quoting, width=delimiters + 1)
+            continue
+        for n, line in part.items():  # to pandas each column is work, filled or not
+            found = csv.reader([line], delimiter=delimiter, quoting=quoting, skipinitialspace=True)
+            fields[n] = [text.strip() for text in next(found)]
     return {n: fields[n] for n in lines}
 
 
@@ -238,6 +248,8 @@ def _layout(headers: Sequence[str], kind: FileKind) -> Layout | None:
     """The columns these headers name, or None where a required one is missing."""
     layout: Layout = []
     width = max((n for n, header in enumerate(headers, 1) if header), default=0)
+    if width > MAX_COLUMNS:
+        return None
     for position, header in enumerate(headers[:width], 1):
         name = simplified(header)
         known = [column for column in kind.columns if name in column.headers]
@@ -357,8 +369,10 @@ def _reject_summary(row: dict) -> None:
 def _fit(fields: list[str], line: str, delimiter: str, layout: Layout) -> list[str]:
     """As many fields as the layout has columns."""
     width = len(layout)
-    while len(fields) > width and not fields[-1]:
-        fields = fields[:-1]
+    filled = len(fields)
+    while filled > width and not fields[filled - 1]:
+        filled -= 1
+    fields = fields[:filled]
     if any(text.count('"') % 2 for text in fields):
         raise UnreadableRow("broken_quotes", "A quote is opened and not closed on the same line.")
     if len(fields) < width:
@@ -372,32 +386,54 @@ def _realign(line: str, delimiter: str, layout: Layout) -> list[str]:
     """Put a title with bare delimiters in it back together, if there is one way only."""
     quoting = _quoting(line, delimiter)
     pieces = next(csv.reader([line], delimiter=delimiter, quoting=quoting))
-    ways = []
-    if len(pieces) <= len(layout) + MAX_EXTRA_DELIMITERS:
-        ways = list(islice(_alignments(pieces, layout, delimiter), 2))
-    if len(ways) != 1:
+    ways, read = 0, []
+    if len(layout) <= len(pieces) <= len(layout) + MAX_EXTRA_DELIMITERS:
+        ways, read = _alignments(pieces, layout, delimiter)
+    if ways != 1:
         how = "can be read in several ways" if ways else "no reading fits"
         raise UnreadableRow(
             "too_many_columns",
             f"{len(pieces)} columns where the header has {len(layout)}, and {how}: quote texts.",
         )
-    return ways[0]
+    return read
 
 
-def _alignments(pieces: list[str], layout: Layout, delimiter: str) -> Iterator[list[str]]:
-    """Every way to join neighbouring pieces to one readable value a column."""
-    if not layout:
-        if not pieces:
-            yield []
-        return
-    for size in range(1, len(pieces) - len(layout) + 2):
-        text = delimiter.join(pieces[:size]).strip()
-        try:
-            _row([text], layout[:1])
-        except UnreadableRow:
-            continue
-        for rest in _alignments(pieces[size:], layout[1:], delimiter):
-            yield [text, *rest]
+def _alignments(pieces: list[str], layout: Layout, delimiter: str) -> tuple[int, list[str]]:
+    """The ways to join neighbouring pieces to one readable value a column: how many, and one.
+
+    Two stand for more. From the last column to the first, so that each join is tried once: the
+    work grows with the columns and the square of the surplus pieces, whatever is in them.
+    """
+    surplus = len(pieces) - len(layout)
+    # by the surplus pieces that stand further left: ways of what is right of here, and one of them
+    after: list[tuple[int, tuple | None]] = [*[(0, None)] * surplus, (1, None)]
+    for at in reversed(range(len(layout))):
+        here = []
+        for start in range(at, at + surplus + 1):
+            ways, read = 0, None
+            for end in range(start + 1, at + surplus + 2):
+                further, rest = after[end - at - 1]
+                if not further:
+                    continue
+                text = delimiter.join(pieces[start:end]).strip()
+                if _is_readable(text, layout[at]):
+                    ways, read = min(ways + further, 2), (text, rest)
+            here.append((ways, read))
+        after = here
+    ways, read = after[0]
+    texts = []
+    while read:
+        text, read = read
+        texts.append(text)
+    return ways, texts
+
+
+def _is_readable(text: str, column: Column | str) -> bool:
+    try:
+        _row([text], [column])
+    except UnreadableRow:
+        return False
+    return True
 
 
 def _row(fields: Sequence[str], layout: Layout) -> dict:

@@ -16,6 +16,8 @@ DELIMITERS = "\t;|,"
 HEADER_WITHIN = 50  # lines, blank ones not counted: a title or a note may stand above the header
 MAX_BYTES = 32 * 2**20  # an index is a few kilobytes: anything far larger is another file
 MAX_LINE = 100_000  # characters; a longer line is not split into fields
+WIDE = 100  # delimiters of a line from which on it is read on its own
+MAX_COLUMNS = 1_000  # a line with more of them is no header
 MAX_EXTRA_DELIMITERS = 12  # a line with more of them is no row with commas in its title
 
 # A brand of one of these names, as `simplified`, is the line of totals below a table.
