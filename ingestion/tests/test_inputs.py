@@ -485,6 +485,30 @@ def test_what_was_half_read_from_a_pipe_does_not_land(land, query, database, tmp
 # The command line
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "A path is empty.\nIs a variable not set? . is the current folder."),
+        ("~nobody-of-this-name/x.jsonl", "There is no file {}.\nCheck the path."),
+        ("x" * 300, "There is no file {}.\nCheck the path."),
+        ("x\0", "There is no file {}.\nCheck the path."),
+    ],
+    ids=["empty", "the home of nobody", "too long", "a NUL"],
+)
+def test_a_path_that_can_be_of_no_file(tmp_path, monkeypatch, path, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.jsonl").write_bytes(jsonl(1))
+    with pytest.raises(UserError) as refusal:
+        find_files([path])
+    assert refusal.value.message == said.replace("{}", path)
+
+
+def test_a_glob_takes_names_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~nobody.jsonl").write_bytes(jsonl(1))
+    assert [file.name for file in find_files(["*.jsonl"])] == ["~nobody.jsonl"]
+
+
 def test_a_path_is_looked_at_before_a_server_is_made(target: Target, tmp_path: Path):
     bare = Built(target, tmp_path)
     done = bare.marquee("ingest", "transactions", "nowhere.jsonl", check=False)

@@ -105,6 +105,8 @@ def find_files(paths: Sequence[str | Path | Input]) -> list[Input]:
     for given in paths:
         if isinstance(given, Input):
             files: list[Input] = [given]
+        elif not str(given):  # the current folder, to Path
+            raise UserError("A path is empty.\nIs a variable not set? . is the current folder.")
         elif str(given) == "-":
             files = [StandardInput()]
         elif "://" in str(given):
@@ -128,21 +130,27 @@ def _is_meant(name: str) -> bool:
 
 
 def _local_files(given: str) -> list[Input]:
-    path = Path(given).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(given).expanduser()
+        is_folder, is_there = path.is_dir(), path.exists()
+    except PermissionError as error:
+        raise UserError(f"{given} cannot be read: {error.strerror}.\nCheck it.") from error
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~ of nobody
+        raise UserError(f"There is no file {given}.\nCheck the path.") from error
+    if is_folder:
         names = sorted(
             str(file) for file in path.iterdir() if _is_meant(file.name) and file.is_file()
         )
         if not names:
             raise UserError(f"There is no file of transactions in {given}.\n{KINDS}")
-    elif path.exists():
-        names = [given]
+    elif is_there:
+        return [LocalFile(printable(given), path, printable(path.resolve()))]
     else:
         matching = glob.glob(str(path), recursive=True)  # noqa: PTH207
         names = sorted(name for name in matching if Path(name).is_file())
         if not names:
             raise UserError(f"There is no file {given}.\nCheck the path.")
-    files = ((name, Path(name).expanduser()) for name in names)
+    files = ((name, Path(name)) for name in names)
     return [LocalFile(printable(name), file, printable(file.resolve())) for name, file in files]
 
 
