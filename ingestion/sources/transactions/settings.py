@@ -21,7 +21,7 @@ TEXT_FIELDS = FIELDS[4:]
 # Why a line can be refused. Business rules (a negative amount, an unknown status) are no reason:
 # such rows land, and dbt marks them.
 REASONS = {
-    "not_utf8": "the line is not UTF-8",  # of JSON; CSV is read as Windows-1252 then
+    "not_utf8": "the line is not UTF-8",  # of JSON and Parquet; CSV is read as Windows-1252 then
     "not_json": "the line is not JSON",
     "not_object": "the line is JSON, but not an object",
     "duplicate_field": "a field of the contract stands twice in the line",
