@@ -222,6 +222,18 @@ BAD_INPUTS: list[File | Rows] = [
         f"{line(user_id=9)}\n".encode(),
         "{} has no column transaction_id, ...\nName the columns ...",
     ),
+    File(
+        "CSV with Macintosh line ends",
+        "x.csv",
+        f"{HEAD}\r{ROW}\r{ROW}\r".encode(),
+        "{} has Macintosh line ends (CR alone).\nSave it with LF or CRLF line ends, in Excel ...",
+    ),
+    File(
+        "CSV with Macintosh line ends below its header",
+        "x.csv",
+        f"{HEAD}\n{ROW}\n{ROW}\r{ROW}\r{ROW}\n".encode(),
+        "{} has Macintosh line ends (CR alone) on line 3.\nSave it with LF or CRLF line ends...",
+    ),
     File("a zip archive", "x.jsonl", zipped(), "{} is a zip archive.\nUnpack it, or pack it..."),
     # Broken files
     File(
@@ -381,9 +393,65 @@ BAD_INPUTS: list[File | Rows] = [
         "a quote left open",
         "x.csv",
         f'{HEAD}\n{ROW}\n{ROW[:-4]}"Lyon\n{ROW}\n',
-        1,
+        2,
         [
             (3, "not_csv", "a quote is never closed"),
+        ],
+    ),
+    Rows(
+        "a quote left open before a quoted value",
+        "x.csv",
+        f'{HEAD}\r\n{ROW[:-4]}"Lyon\r\n{ROW}\r\n\r\n{ROW[:-4]}"St ""X"""\r\n{ROW}\r\n',
+        3,
+        [
+            (2, "not_csv", "a quote is never closed"),
+        ],
+    ),
+    Rows(
+        "a quote left open before one too many",
+        "x.csv",
+        f'{HEAD}\n{ROW[:-4]}"Lyon\n{ROW}\n{ROW}"\n{ROW}\n',
+        3,
+        [
+            (2, "not_csv", "a quote is closed only after other transactions"),
+        ],
+    ),
+    Rows(
+        "a quote left open amid a line",
+        "x.csv",
+        f'{HEAD},note\n{ROW[:-4]}"Lyon,a\n{ROW},b\n{ROW[:-4]}Nice",c\n{ROW},d\n',
+        3,
+        [
+            (2, "not_csv", "a quote is closed only after other transactions"),
+        ],
+    ),
+    Rows(
+        "a record of two lines without a column",
+        "x.csv",
+        f'{HEAD},note\n{ROW},\n{ROW[:-4]}"two\nlines"\n{ROW},"two\nlines"\n',
+        2,
+        [
+            (3, "column_count", "a quote is left open; 5 instead of 6, over 2 lines"),
+            (4, "column_count", "1 instead of 6"),
+        ],
+    ),
+    Rows(
+        "a record of two lines with a bad amount",
+        "x.csv",
+        f'{HEAD}\n{ROW}\n{ROW[:-4].replace("12.5", "much")}"two\nlines"\n{ROW}\n',
+        2,
+        [
+            (3, "bad_amount", '"much"'),
+        ],
+    ),
+    Rows(
+        "a value of too many lines",
+        "x.csv",
+        f"{HEAD}\n" + f"{ROW}\n" * 1_000 + f'{ROW[:-4]}"two' + "\n" * 1_000 + 'lines"\n',
+        1_000,
+        [
+            (1_002, "not_csv", "a quote is not closed within 1,000 lines and 1 MiB"),
+            (2_002, "column_count", "1 instead of 5"),
         ],
     ),
     Rows(
@@ -461,6 +529,9 @@ BAD_INPUTS: list[File | Rows] = [
         2,
         [],
     ),
+    Rows("quotes amid values", "x.csv", f'{HEAD}\n{ROW[:-4]}12" disc\n{ROW}\n{ROW} 9"\n', 3, []),
+    Rows("a value over lines", "x.csv", f'{HEAD}\n{ROW[:-4]}"a\r\n\n,b\rc"\n{ROW}\n', 2, []),
+    Rows("a lone CR in a line", "x.csv", f"{HEAD}\n{ROW}\n{ROW}\r\r\n", 2, []),
     Rows("an unknown field", "x.jsonl", f"*\n{line(colour='red')}", 2, []),
 ]
 
@@ -575,5 +646,5 @@ def test_what_the_user_sees_of_refused_lines(given: Given):
     rows = sum(case.landed for case in ROWS) + files - len(ROWS)
     rejects = sum(len(case.rejects) for case in ROWS)
     shown = dict(re.findall(r"raw_transactions\.(\w+) +([\d,]+) rows", given.said))
-    assert shown == {"transactions": str(rows), "files": str(files), "rejects": str(rejects)}
+    assert shown == {"transactions": f"{rows:,}", "files": f"{files}", "rejects": f"{rejects}"}
     assert len(BAD_INPUTS) >= 24

@@ -158,6 +158,24 @@ def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balan
     assert query("select count(*) from transactions") == [(7,)]
 
 
+def test_a_quote_left_open_is_mended(run, query, balanced, tmp_path):
+    file, out = tmp_path / "a.csv", tmp_path / "mend.txt"
+    head = "transaction_id,event_ts,user_id,amount,city\n"
+    texts = [f"0b9f3c1e-5a4d-4c3b-9f2e-{n:012},2024-03-01T12:00:00Z,{n},1,Lyon" for n in (1, 2, 3)]
+    file.write_text(head + "\n".join(texts).replace("2,1,Lyon", '2,1,"Lyon') + "\n")
+    run("ingest", "transactions", file)
+    assert query("select user_id, _file_line from transactions order by 1") == [(1, 2), (3, 4)]
+    run("rejects", "export", out)
+    mend(out, ('"Lyon', '"Lyon"'))
+    run("rejects", "replay", out)
+    assert query("select user_id, city, _file_line from transactions order by 1") == [
+        (1, "Lyon", 2),
+        (2, "Lyon", 3),
+        (3, "Lyon", 4),
+    ]
+    balanced()
+
+
 def test_a_whole_json_object_can_stand_for_any_text(run, query, tmp_path):
     csv, parquet, out = tmp_path / "x.csv", tmp_path / "x.parquet", tmp_path / "mend.txt"
     good = json.loads(line(1))

@@ -29,7 +29,15 @@ import pytest
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions import contract, landing, ledger, lines, reader, settings
+from ingestion.sources.transactions import (
+    contract,
+    landing,
+    ledger,
+    lines,
+    reader,
+    records,
+    settings,
+)
 from ingestion.sources.transactions.generator import Shares, generate
 from ingestion.tests.conftest import _execute, reachable_folder
 from ingestion.warehouse import Target
@@ -450,6 +458,75 @@ def test_csv_records_may_span_lines(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("chunk", [500, 20_000, 8 << 20])
+def test_a_quote_left_open_takes_no_good_line_along(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(lines, "CHUNK_BYTES", chunk)
+    texts = ["transaction_id,event_ts,user_id,amount,city"]
+    texts += [f"{ID},2024-03-01T12:00:00Z,{number},1.5,Lyon" for number in range(2, 3_019)]
+    texts[11] = texts[11].replace("Lyon", '"Lyon')
+    texts[2_999] = texts[2_999].replace("Lyon", '"St ""X"""')
+    texts[3_010] = texts[3_010].replace("Lyon", '"two\nlines"')
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(texts))
+    by_sql, by_python = both_ways(path, monkeypatch)
+    assert by_sql == by_python
+    rows, rejects = by_sql
+    assert [(row["user_id"], row["_file_line"]) for row in rows] == [
+        (number, number + (number > 3_011)) for number in range(2, 3_019) if number != 12
+    ]
+    assert {row["city"] for row in rows} == {"Lyon", 'St "X"', "two\nlines"}
+    assert [(r["_file_line"], r["raw_text"]) for r in rejects] == [(12, texts[11])]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_sql_and_python_agree_on_csv_over_lines(tmp_path, monkeypatch, delimiter, end):
+    """However the file is cut into blocks; and what is not mutilated lands, whatever is near it."""
+    dice = random.Random(5)
+    names = ["note", *settings.FIELDS]
+    notes = ["", "", "a, b; c", 'q"q', "two\nlines", 'a\n\n"b"\n, c;\n', 'x,"\n",y']
+    path, body, whole, at = tmp_path / "x.csv", [], {}, 2
+    for user in range(1, 1_001):
+        out = io.StringIO()
+        writer = csv.DictWriter(out, names, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(GOOD | {"user_id": user, "note": dice.choice(notes)})
+        text = out.getvalue()[:-1]
+        if dice.random() < 0.1:
+            place = dice.choice([i for i, c in enumerate(text) if c in '",;\n'])
+            text = text[:place] + '"' + text[place + dice.choice([0, 1]) :]
+        else:
+            whole[user] = at
+        body.append(text.replace("\n", end))
+        at += text.count("\n") + 1
+    path.write_bytes(end.join([delimiter.join(names), *body]).encode())
+    found = []
+    for chunk in (1_000, 20_000, 8 << 20):
+        monkeypatch.setattr(lines, "CHUNK_BYTES", chunk)
+        found += both_ways(path, monkeypatch)
+    assert all(other == found[0] for other in found)
+    rows, rejects = found[0]
+    assert whole.items() <= {row["user_id"]: row["_file_line"] for row in rows}.items()
+    assert len(rejects) > 50
+    numbers = [row["_file_line"] for row in rows + rejects]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize(("limit", "value"), [("LINES", 11), ("BYTES", 500)])
+def test_a_csv_record_is_of_a_sane_length(tmp_path, monkeypatch, limit, value):
+    monkeypatch.setattr(records, f"MAX_RECORD_{limit}", value)
+    head = "transaction_id,event_ts,user_id,amount,city\n"
+    text = f'{ID},2024-03-01T12:00:00Z,7,1.5,"' + f"{'x' * 30}\n" * 10 + 'end"\n'
+    (tmp_path / "x.csv").write_text(head + text)
+    rows, rejects = read(tmp_path / "x.csv")
+    assert (len(rows), len(rejects)) == (1, 0)
+    longer = text.replace("end", f"{'x' * 30}\n" * 10 + "end")
+    (tmp_path / "x.csv").write_text(head + longer + text)
+    rows, rejects = read(tmp_path / "x.csv")
+    assert [row["_file_line"] for row in rows] == [23]
+    assert [r["_file_line"] for r in rejects] == list(range(2, 23))
+    assert rejects[0]["reason"].startswith("the line is not CSV: a quote is not closed within")
+
+
 def test_parquet_is_read_as_it_is_typed(tmp_path):
     table = pa.table(
         {
@@ -800,6 +877,23 @@ def test_a_load_counts_as_later_than_all_before(land, query, tmp_path, database)
     assert land(tmp_path / "b.jsonl").rows == {"transactions": 1, "files": 1}
     by_load = "select load_id from raw_transactions._dlt_loads order by {}"
     assert query(by_load.format("inserted_at")) == query(by_load.format("load_id"))
+
+
+def test_macintosh_line_ends_stop_a_file_and_no_other(land, query, tmp_path):
+    mac, below, good = (tmp_path / name for name in ("mac.csv", "below.csv.gz", "good.csv"))
+    text = f"transaction_id,event_ts,user_id,amount\n{ID},2024-03-01T12:00:00Z,7,1\n"
+    good.write_text(text)
+    mac.write_bytes((text + text.splitlines()[1]).replace("\n", "\r").encode())
+    below.write_bytes(gzip.compress((text + "\r".join(text.splitlines()[1:] * 3)).encode()))
+    with pytest.raises(UserError) as caught:
+        land(mac, good, below)
+    assert [line for line in caught.value.message.splitlines() if "line ends (" in line] == [
+        f"{mac} has Macintosh line ends (CR alone).",
+        f"{below} has Macintosh line ends (CR alone) on line 3.",
+    ]
+    assert caught.value.message.endswith("\nOther files have landed: 1.")
+    assert query("select _file_name, lines_read from files") == [(str(good), 1)]
+    assert query("select count(*) from transactions") == [(1,)]
 
 
 def test_too_many_rejects_stop_a_file_and_no_other(land, query, tmp_path, monkeypatch):

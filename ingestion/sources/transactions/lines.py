@@ -134,12 +134,6 @@ class Block:
         before_lf = self._bytes[np.minimum(found + 1, len(self._bytes) - 1)] == LF
         return found[~((self._bytes[found] == CR) & before_lf)]
 
-    @cached_property
-    def quotes_span_lines(self) -> bool:
-        """Whether a line ends within quotes, as in CSV with a line end in a value."""
-        quotes = np.flatnonzero(self._bytes == QUOTE)
-        return bool((np.searchsorted(quotes, self.ends) % 2).any())
-
     def _lines_at(self, positions: np.ndarray | list[int]) -> np.ndarray:
         """The lines (0-based) that hold some positions in ``data``."""
         return np.unique(np.searchsorted(self.ends, positions, side="right"))
@@ -162,8 +156,6 @@ def blocks(
     name: str,
     landed_bytes: int = 0,
     landed_lines: int = 0,
-    *,
-    records: bool = False,
 ) -> Iterator[Block]:
     """The lines after the landed ones, in blocks of about ``CHUNK_BYTES``.
 
@@ -172,7 +164,6 @@ def blocks(
         name: the file as it was given, for messages.
         landed_bytes: bytes to leave out; where a line of them goes on, it is read again, whole.
         landed_lines: lines in these bytes.
-        records: no block ends within CSV quotes, if it can be helped.
 
     Raises:
         UserError: a line is beyond ``MAX_LINE_BYTES``.
@@ -190,7 +181,7 @@ def blocks(
         rest = rest + new if goes_on else new[new.find(b"\n") + 1 :]
     while new := data.read(CHUNK_BYTES):
         rest = rest + new if rest else new
-        end = _cut(rest, records)
+        end = rest.rfind(b"\n") + 1
         if end:
             block = Block(rest[:end].removeprefix(BOM) if first == 1 else rest[:end], first)
             yield block
@@ -202,19 +193,6 @@ def blocks(
             )
     if rest:
         yield Block(rest.removeprefix(BOM) if first == 1 else rest, first)
-
-
-def _cut(data: bytes, records: bool) -> int:
-    """Where the last whole line (or record) ends."""
-    end = data.rfind(b"\n") + 1
-    if not records or data.count(b'"', 0, end) % 2 == 0:
-        return end
-    octets = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(octets == LF) + 1
-    even = ends[np.searchsorted(np.flatnonzero(octets == QUOTE), ends) % 2 == 0]
-    if len(even):
-        return int(even[-1])
-    return end if len(data) > MAX_LINE_BYTES else 0  # a quote that is never closed
 
 
 def columns(

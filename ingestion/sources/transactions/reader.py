@@ -12,6 +12,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from ingestion.sources.transactions.lines import (
     columns,
     texts,
 )
+from ingestion.sources.transactions.records import Records, is_transaction
 from ingestion.sources.transactions.settings import (
     CHUNK_BYTES,
     FIELDS,
@@ -63,6 +65,12 @@ _PACKED = {
     b"BZh": "packed with bzip2",
     b"\xfd7zXZ": "packed with xz",
 }
+_QUOTED = re.compile(r'"[^"]*"')
+_LONE_CR = re.compile(r"\r(?!\n)")
+_MACINTOSH = (
+    "{} has Macintosh line ends (CR alone){}.\n"
+    "Save it with LF or CRLF line ends, in Excel as CSV UTF-8."
+)
 _ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
@@ -146,7 +154,7 @@ def form_of(path: Path, name: str = "") -> tuple[str, bool]:
 
     Raises:
         OSError: it cannot be read.
-        UserError: it is UTF-16, or packed in another way.
+        UserError: it is UTF-16, packed in another way, or CSV with Macintosh line ends.
     """
     name = name or path.name
     with path.open("rb") as file:
@@ -160,12 +168,16 @@ def form_of(path: Path, name: str = "") -> tuple[str, bool]:
         return "parquet", False
     gzipped = start[:2] == b"\x1f\x8b"
     base = name.lower().removesuffix(".gz")
-    if base.endswith((".csv", ".tsv", ".txt")):
-        return "csv", gzipped
     if base.endswith((".jsonl", ".ndjson", ".json")):
         return "jsonl", gzipped
-    first = (header_of(path, gzipped=gzipped) or "").lstrip().lower()
-    return ("csv" if MANDATORY[0] in first and first[0] not in "{[" else "jsonl"), gzipped
+    first = header_of(path, gzipped=gzipped) or ""
+    start = first.lstrip().lower()
+    is_csv = MANDATORY[0] in start and start[0] not in "{["
+    if not is_csv and not base.endswith((".csv", ".tsv", ".txt")):
+        return "jsonl", gzipped
+    if _LONE_CR.search(_QUOTED.sub("", first)):
+        raise UserError(_MACINTOSH.format(name, ""))
+    return "csv", gzipped
 
 
 def header_of(path: Path, *, gzipped: bool) -> str | None:
@@ -365,20 +377,22 @@ def row_of_csv(line: bytes, header: Header) -> tuple:
 class _CsvChunk:
     """Records of CSV; piece n is the record that starts on line n of the block."""
 
-    def __init__(self, block: Block, header: Header) -> None:
+    def __init__(self, block: Block, header: Header, records: Records, name: str) -> None:
         self.block, self.header, self.first, self.last = block, header, block.first, block.last
-        self._records = self._across_lines() if block.quotes_span_lines else None
+        self._records, self._name = records, name
 
     def pieces(self) -> np.ndarray:
-        if self._records is not None:
-            return np.array(list(self._records), np.int64)
-        return np.arange(int(self.first == 1), len(self.block))
+        is_start = np.ones(len(self.block), bool)
+        is_start[: int(self.first == 1)] = False
+        for start, lines in self._records.longer.items():
+            is_start[start + 1 : start + lines] = False
+        return np.flatnonzero(is_start)
 
     def texts(self, left: _Left, _: list[Shape]) -> Iterator[pa.Table]:
-        """The values of all lines, as long as no value holds a line end."""
-        if self._records is not None:
-            return
-        lines = np.setdiff1d(left.pieces, self.block.odd, assume_unique=True)
+        """The values of the records that are one line each."""
+        others = np.array([*self._records.longer, *self._records.refused], np.int64)
+        others = np.union1d(self.block.odd, others)
+        lines = np.setdiff1d(left.pieces, others, assume_unique=True)
         names = self.header.names
         numbers = [str(at) for at in range(len(names))]
         quoted = b'"' in self.block.data
@@ -395,30 +409,23 @@ class _CsvChunk:
         yield texts(table["n"], fields)
 
     def row(self, at: int) -> tuple | None:
-        if self._records is not None:
-            line = self._records[at]
-        else:
-            line = self.block.line(at).strip(b"\r\n")
-        if not line.strip():
+        if at in self._records.refused:
+            raise self._records.refused[at]
+        record = self.raw(at).strip(b"\r\n")
+        if not record.strip():
             return None
-        return row_of_csv(line, self.header)
+        try:
+            return row_of_csv(record, self.header)
+        except Refused:
+            lines = _LONE_CR.split(record.decode())
+            if sum(is_transaction(line, *self.header) for line in lines) > 1:
+                where = f" on line {self.first + at:,}"
+                raise UserError(_MACINTOSH.format(self._name, where)) from None
+            raise
 
     def raw(self, at: int) -> bytes:
-        return self.block.line(at) if self._records is None else self._records[at]
-
-    def _across_lines(self) -> dict[int, bytes]:
-        """The bytes of each record, by the line it starts on."""
-        lines = [self.block.line(at) for at in range(len(self.block))]
-        # only the quotes matter here, so any bytes will do as text
-        text = (line.decode("latin-1").translate({0: " ", 13: " "}) for line in lines)
-        records = csv.reader(text, delimiter=self.header.delimiter)
-        found, start = {}, 0
-        for _ in records:
-            found[start] = b"".join(lines[start : records.line_num])
-            start = records.line_num
-        if self.first == 1:
-            del found[0]
-        return found
+        lines = self._records.longer.get(at, 1)
+        return self.block.data[self.block.starts[at] : self.block.ends[at + lines - 1]]
 
 
 class _ParquetChunk:
@@ -535,11 +542,24 @@ def _json_chunks(file: SourceFile, data: Readable) -> Iterator[_JsonChunk]:
 
 
 def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
-    header = None
-    for block in blocks(data, file.name, file.landed_bytes, file.landed_lines, records=True):
+    header, waiting = None, None
+    for block in blocks(data, file.name, file.landed_bytes, file.landed_lines):
         if header is None:
             header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
-        yield _CsvChunk(block.as_utf8(), header)
+        if waiting:
+            block = Block(waiting.data + block.data, waiting.first)  # noqa: PLW2901
+        records = Records.of(block, *header, is_last=False)
+        waiting = None
+        if records.waits is not None:
+            cut = int(block.starts[records.waits])
+            waiting = Block(block.data[cut:], block.first + records.waits)
+            if not cut:
+                continue
+            block = Block(block.data[:cut], block.first)  # noqa: PLW2901
+        yield _CsvChunk(block.as_utf8(), header, records, file.name)
+    if waiting:
+        records = Records.of(waiting, *header, is_last=True)
+        yield _CsvChunk(waiting.as_utf8(), header, records, file.name)
 
 
 def _first_line(file: SourceFile) -> bytes:

@@ -44,6 +44,10 @@ PATTERNS += ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet")
 
 CHUNK_BYTES = 8 << 20  # read and typed at a time; the reader's memory is a few times this
 MAX_LINE_BYTES = 64 << 20  # beyond this it is no line but a file without line ends
+# Lines of CSV that a quoted value joins to one record. Longer texts than a letter are no part of a
+# card transaction; without a limit, one quote left open could take lines up to the next quote.
+MAX_RECORD_LINES = 1_000
+MAX_RECORD_BYTES = 1 << 20
 HELD_ROWS = 50_000  # of a file in memory until its share of rejects is known; more are sent before
 COPY_AHEAD = 2  # pieces on their way to the server while the next one is read
 

@@ -1,0 +1,154 @@
+"""Which lines of CSV belong together: a value in quotes may hold line ends (RFC 4180).
+
+A quote that somebody forgot must not take good lines with it. So lines are one record only if that
+is beyond doubt: the record is strictly CSV, has as many values as the header, is of a sane length
+and holds no line that would be a transaction by itself. Otherwise the line where the quote opens is
+refused, and each line after it stands for itself.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.lines import CR, LF, QUOTE, Block
+from ingestion.sources.transactions.settings import (
+    MANDATORY,
+    MAX_RECORD_BYTES,
+    MAX_RECORD_LINES,
+)
+
+
+@dataclass
+class Records:
+    """The records of a block that are not just a line, by the line they start on (0-based).
+
+    Attributes:
+        longer: number of lines of those that span lines.
+        refused: why a line whose quote stays open is no record.
+        waits: the line of a record that the block ends within; None if there is none.
+    """
+
+    longer: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, Refused] = field(default_factory=dict)
+    waits: int | None = None
+
+    @classmethod
+    def of(cls, block: Block, names: list[str], delimiter: str, *, is_last: bool) -> Records:
+        """The records of a block.
+
+        Args:
+            block: of which line 1, if it is there, is the header.
+            names: of the columns.
+            delimiter: one character.
+            is_last: whether the file ends with the block, so that nothing waits.
+        """
+        found, at = cls(), int(block.first == 1)
+        for start in _perhaps_open(block, delimiter).tolist():
+            if start < at or not _is_open(_text(block, start), delimiter):
+                continue
+            try:
+                lines = _lines_of(block, start, names, delimiter, is_last=is_last)
+            except Refused as refusal:
+                found.refused[start] = refusal
+                continue
+            if not lines:
+                found.waits = start
+                break
+            found.longer[start] = lines
+            at = start + lines
+        return found
+
+
+def is_transaction(text: str, names: list[str], delimiter: str) -> bool:
+    """Whether a line, perhaps cut off behind, has what a transaction must have."""
+    if text.count(delimiter) + 1 < len(MANDATORY):
+        return False
+    try:
+        values = next(csv.reader([text], delimiter=delimiter), [])
+        if len(values) > len(names):
+            return False
+        contract.row_of_fields({n: v for n, v in zip(names, values, strict=False) if v})
+    except (csv.Error, Refused):
+        return False
+    return True
+
+
+def _perhaps_open(block: Block, delimiter: str) -> np.ndarray:
+    """The lines (0-based) that may end within quotes.
+
+    In the others each quote stands where it belongs: the first, third, ... of a line after a
+    delimiter, or doubled; the second, fourth, ... before one, or doubled; and they are even.
+    """
+    if b'"' not in block.data:
+        return np.empty(0, np.int64)
+    quotes = np.flatnonzero(np.frombuffer(block.data, np.uint8) == QUOTE)
+    first = np.searchsorted(quotes, block.starts)
+    counts = np.diff(np.append(first, len(quotes)))
+    odd = np.flatnonzero(counts % 2)
+    if len(odd):
+        is_opening = (np.arange(len(quotes)) - np.repeat(first, counts)) % 2 == 0
+        opening, closing = quotes[is_opening], quotes[~is_opening]
+    else:
+        opening, closing = quotes[::2], quotes[1::2]
+    around = np.frombuffer(b"\n" + block.data + b"\n", np.uint8)  # moved by one
+    before, after, mark = around[opening], around[closing + 2], ord(delimiter)
+    astray = [
+        opening[(before != mark) & (before != LF) & (before != QUOTE)],
+        closing[(after != mark) & (after != LF) & (after != CR) & (after != QUOTE)],
+    ]
+    return np.union1d(odd, np.searchsorted(block.ends, np.concatenate(astray), side="right"))
+
+
+def _text(block: Block, at: int) -> str:
+    """A line as text in which quotes, delimiters and the contract's numbers are as they were."""
+    line = block.line(at).strip(b"\r\n").decode("latin-1")
+    return line.translate({0: " ", CR: " "}) + "\n"  # both stop the csv module
+
+
+def _is_open(text: str, delimiter: str) -> bool:
+    reader = csv.reader([text, ""], delimiter=delimiter)
+    next(reader)
+    return reader.line_num > 1
+
+
+def _lines_of(block: Block, start: int, names: list[str], delimiter: str, *, is_last: bool) -> int:
+    """Number of lines of the record that starts on a line; 0 if the block ends within it.
+
+    Raises:
+        Refused: they are no record.
+    """
+    longest = int(np.searchsorted(block.ends, block.starts[start] + MAX_RECORD_BYTES, "right"))
+    stop = min(start + MAX_RECORD_LINES, max(longest, start + 1), len(block))
+    ran_out = False
+
+    def texts() -> Iterator[str]:
+        nonlocal ran_out
+        for at in range(start, stop):
+            yield _text(block, at)
+        ran_out = True
+
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
+    try:
+        values = next(reader)
+    except csv.Error:
+        if ran_out and stop < len(block):
+            limit = f"{MAX_RECORD_LINES:,} lines and {MAX_RECORD_BYTES >> 20} MiB"
+            raise Refused("not_csv", f"a quote is not closed within {limit}") from None
+        if ran_out and not is_last:
+            return 0
+        raise Refused("not_csv", "a quote is never closed") from None
+    lines = reader.line_num
+    if len(values) != len(names):
+        detail = f"{len(values)} instead of {len(names)}, over {lines:,} lines"
+        raise Refused("column_count", f"a quote is left open; {detail}")
+    for value in values:
+        for piece in value.split("\n")[1:]:
+            if is_transaction(piece, names, delimiter):
+                raise Refused("not_csv", "a quote is closed only after other transactions")
+    return lines
