@@ -819,6 +819,52 @@ def test_a_line_that_was_half_written_is_read_again(land, query, tmp_path):
     assert query("select _file_line from rejects") == [(2,)]
 
 
+@pytest.mark.parametrize("cut", ["two", "two\n", "two\nli", "two\n\n,b\n"])
+def test_a_csv_record_that_was_half_written_is_read_again(land, query, tmp_path, cut):
+    path, city = tmp_path / "x.csv", "two\n\n,b\nlines" if ",b" in cut else "two\nlines"
+    texts = [f"{ID},2024-03-01T12:00:00Z,{user},1,Lyon" for user in (1, 2, 3, 4)]
+    texts[0] = texts[0].replace("Lyon", '"a\nb"')
+    texts[2] = texts[2].replace("Lyon", f'"{city}"')
+    whole = "\n".join(["transaction_id,event_ts,user_id,amount,city", *texts, ""])
+    path.write_text(whole[: whole.index(f'"{cut}') + 1 + len(cut)])
+    land(path)
+    assert query("select count(*) from transactions") == [(2,)]
+    path.write_text(whole)
+    assert land(path).rows == {"transactions": 2, "files": 1}
+    after = 6 + city.count("\n")
+    assert query("select user_id, city, _file_line from transactions order by 1") == [
+        (1, "a\nb", 2),
+        (2, "Lyon", 4),
+        (3, city, 5),
+        (4, "Lyon", after),
+    ]
+    assert [row[2:4] + row[5:7] for row in query(LEDGER)][1] == (5, after, 2, 0)
+    with path.open("a") as file:
+        file.write(texts[1].replace("Z,2,", "Z,5,"))
+    land(path)
+    assert query("select _file_line from transactions where user_id = 5") == [(after + 1,)]
+
+
+def test_a_quote_left_open_before_landed_lines_lands_them_once(land, query, tmp_path):
+    path = tmp_path / "x.csv"
+
+    def text(user: int, city: str = "Lyon") -> str:
+        return f"{ID},2024-03-01T12:00:00Z,{user},1,{city}\n"
+
+    head = "transaction_id,event_ts,user_id,amount,city\n"
+    path.write_text(head + text(1, '"Lyon') + text(2) + text(3))
+    land(path)
+    with path.open("a") as file:
+        file.write('"\n' + text(4) + text(5) + text(6, '"Lyon'))
+    land(path)
+    with path.open("a") as file:
+        file.write(text(7))
+    assert land(path).rejected == 0  # what is no record is not read again: it may be mended by now
+    found = query("select user_id, _file_line from transactions order by 1")
+    assert found == [(2, 3), (3, 4), (4, 6), (5, 7), (7, 9)]
+    assert query("select _file_line from rejects order by 1") == [(2,), (5,), (8,)]
+
+
 def test_changed_content_is_refused_or_replaces(land, query, tmp_path):
     path, other = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     path.write_text(f"{line(user_id=1)}\n{line(user_id=2)}\n")

@@ -43,6 +43,7 @@ from ingestion.sources.transactions.settings import (
     FIELDS,
     MANDATORY,
     MAX_LINE_BYTES,
+    MAX_RECORD_BYTES,
     TEXT_FIELDS,
 )
 from ingestion.sources.transactions.shapes import Shape
@@ -543,7 +544,7 @@ def _json_chunks(file: SourceFile, data: Readable) -> Iterator[_JsonChunk]:
 
 def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
     header, waiting = None, None
-    for block in blocks(data, file.name, file.landed_bytes, file.landed_lines):
+    for block in blocks(data, file.name, *_landed_records(file)):
         if header is None:
             header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
         if waiting:
@@ -560,6 +561,41 @@ def _csv_chunks(file: SourceFile, data: Readable) -> Iterator[_CsvChunk]:
     if waiting:
         records = Records.of(waiting, *header, is_last=True)
         yield _CsvChunk(waiting.as_utf8(), header, records, file.name)
+
+
+def _landed_records(file: SourceFile) -> tuple[int, int]:
+    """The landed bytes of CSV and their lines, without a record that new lines complete.
+
+    Its lines were rejects, for its quote was not closed yet, and are read again.
+    """
+    landed = file.landed_bytes, file.landed_lines
+    if not file.landed_bytes:
+        return landed
+    header = Header.of(_first_line(file), file.name)
+    before = max(0, file.landed_bytes - MAX_RECORD_BYTES)
+    with file.path.open("rb") as raw:
+        raw.seek(before)
+        data = raw.read(file.landed_bytes - before)
+        new = raw.read(min(MAX_RECORD_BYTES, file.bytes - file.landed_bytes))
+    tail = Block(data, 1 + file.landed_lines - len(Block(data, 1)))
+    start = Records.of(tail, *header, is_last=False).waits
+    if not start:  # or 0, which may be amid a line
+        return landed
+    cut, first = int(tail.starts[start]), tail.first + start
+    if 0 not in Records.of(Block(data[cut:] + new, first), *header, is_last=True).longer:
+        return landed
+    half = Block(data[cut:], first).as_utf8()
+    chunk = _CsvChunk(half, header, Records.of(half, *header, is_last=True), file.name)
+    if any(_lands(chunk, at) for at in chunk.pieces().tolist()):
+        return landed
+    return before + cut, first - 1
+
+
+def _lands(chunk: _Chunk, at: int) -> bool:
+    try:
+        return chunk.row(at) is not None
+    except Refused:
+        return False
 
 
 def _first_line(file: SourceFile) -> bytes:
