@@ -392,6 +392,21 @@ def test_the_quick_way_is_taken(tmp_path, monkeypatch):
     assert not judged
 
 
+def test_the_quick_way_is_taken_beside_csv_records_over_lines(tmp_path, monkeypatch):
+    texts = [f'{ID},2024-03-01T12:00:00Z,{user},1,"Lyon"' for user in range(1_000)]
+    texts[500] = texts[500].replace("Lyon", "two\nlines")
+    texts[600] = texts[600].replace('Lyon"', "Lyon")
+    head = "transaction_id,event_ts,user_id,amount,city"
+    (tmp_path / "x.csv").write_text("\n".join([head, *texts, ""]))
+    judged, row = [], reader._CsvChunk.row
+    monkeypatch.setattr(
+        reader._CsvChunk, "row", lambda chunk, at: judged.append(at) or row(chunk, at)
+    )
+    rows, rejects = read(tmp_path / "x.csv")
+    assert (len(rows), len(rejects)) == (999, 1)
+    assert judged == [501, 602]
+
+
 # Lines, blocks, files
 
 
