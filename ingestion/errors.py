@@ -1,5 +1,8 @@
 """The one kind of error that a user is meant to see."""
 
+import importlib.util
+import sys
+
 import click
 
 
@@ -8,3 +11,10 @@ class UserError(click.ClickException):
 
     Click prints it as ``Error: ...`` on standard error and exits with code 1, without a traceback.
     """
+
+
+def install_command(extra: str) -> str:
+    """What adds an extra of pyproject.toml to this environment, which has no pip if uv made it."""
+    if importlib.util.find_spec("pip"):
+        return f"{sys.executable} -m pip install -e '.[{extra}]'"
+    return f"uv pip install --python {sys.executable} -e '.[{extra}]'"

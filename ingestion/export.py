@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ingestion import progress
-from ingestion.errors import UserError
+from ingestion.errors import UserError, install_command
 from ingestion.warehouse import Target
 
 if TYPE_CHECKING:
@@ -609,6 +609,6 @@ def _store(protocol: str, to: str) -> AbstractFileSystem:
     except ImportError as error:
         raise UserError(
             f"Writing to {protocol}:// needs the package {STORES[protocol]}.\n"
-            f"Install it: pip install -e '.[{protocol}]'"
+            f"Install it: {install_command(protocol)}"
         ) from error
     return kind(use_listings_cache=False, skip_instance_cache=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ingestion.errors import UserError
+from ingestion.errors import UserError, install_command
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 
@@ -214,7 +214,7 @@ def _store(protocol: str) -> AbstractFileSystem:
     except ImportError as error:
         raise UserError(
             f"Reading {protocol}:// needs the package {package}.\n"
-            f"Install it: pip install -e '.[{protocol}]'"
+            f"Install it: {install_command(protocol)}"
         ) from error
     with _told(f"{protocol}://"):
         return kind(use_listings_cache=False, skip_instance_cache=True)
