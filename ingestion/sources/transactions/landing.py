@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import datetime, timezone
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -73,6 +74,9 @@ INDEX = """
 """
 
 
+_WAKE_EVERY, _CANCEL_EVERY = 1, 0.2  # seconds
+
+
 class Copy:
     """One transaction that fills raw tables by COPY, in a thread of its own.
 
@@ -97,6 +101,7 @@ class Copy:
         self._cursor = self._connection.cursor()
         self._thread = ThreadPoolExecutor(1)
         self._asked: deque[Future] = deque()
+        self._at_work, self._is_closing = Lock(), False
 
     def write(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table, whose columns have the same names."""
@@ -129,21 +134,31 @@ class Copy:
 
     def close(self) -> None:
         """End it; what is under way in the server is broken off."""
+        self._is_closing = True
         self._thread.shutdown(wait=False, cancel_futures=True)
-        if any(not asked.done() for asked in self._asked):
+        # more than once, for the server drops a request that comes between two statements
+        while not self._at_work.acquire(timeout=_CANCEL_EVERY):
             self._cursor.adbc_cancel()
+        self._at_work.release()
         self._thread.shutdown()
         self._cursor.close()
         self._connection.close()
 
     def _ask(self, call: Callable, *arguments: Any, **options: Any) -> None:
         self._wait(settings.COPY_AHEAD)
-        self._asked.append(self._thread.submit(call, *arguments, **options))
+        self._asked.append(self._thread.submit(self._do, call, *arguments, **options))
+
+    def _do(self, call: Callable, *arguments: Any, **options: Any) -> None:
+        with self._at_work:
+            if not self._is_closing:
+                call(*arguments, **options)
 
     def _wait(self, left: int) -> None:
         while len(self._asked) > left:
-            self._asked[0].result()
-            self._asked.popleft()
+            # not for ever: Python sees an interrupt that came just before only when it wakes
+            if wait([self._asked[0]], timeout=_WAKE_EVERY).done:
+                self._asked[0].result()
+                self._asked.popleft()
 
 
 class Pending:
