@@ -1189,6 +1189,11 @@ def _ingest_in_small_steps(path: Path, target: Target, folder: Path) -> None:
     transactions.ingest([path], target, pipeline=pipeline)
 
 
+def _ingest_interruptibly(path: Path, target: Target, folder: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind &
+    _ingest_in_small_steps(path, target, folder)
+
+
 @pytest.fixture(scope="module")
 def processes():
     """Makes processes quickly: from one that has imported everything and done nothing."""
@@ -1318,7 +1323,7 @@ def test_an_interrupt_ends_a_load_that_waits_for_the_server(
     pipeline = (path, database, tmp_path / "dlt")
     with closing(database.connect()) as connection:
         connection.cursor().execute("lock table raw_transactions.transactions")
-        process = processes.Process(target=_ingest_in_small_steps, args=pipeline)
+        process = processes.Process(target=_ingest_interruptibly, args=pipeline)
         process.start()
         deadline = time.monotonic() + 60
         copying = "select count(*) from pg_stat_activity where query ~ '^COPY'"
