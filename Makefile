@@ -79,8 +79,8 @@ bench-match: $(READY)  ## how well and how fast releases find their films: CATAL
 bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000
 	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000)
 
-bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000
-	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000)
+bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUNDS=3
+	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first time sets Superset up: PORT=8088
 	@$(BIN)/marquee superset $(if $(PORT),--port $(PORT))

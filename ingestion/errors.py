@@ -1,4 +1,4 @@
-"""The one kind of error that a user is meant to see."""
+"""The one kind of error that a user is meant to see, and a remedy that several of them name."""
 
 import importlib.util
 import sys

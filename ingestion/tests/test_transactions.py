@@ -28,6 +28,7 @@ import pytest
 
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
+from ingestion.run import own_file
 from ingestion.sources import transactions
 from ingestion.sources.transactions import (
     contract,
@@ -1117,6 +1118,15 @@ def test_a_folder_is_read_by_the_names_in_it(land, query, tmp_path):
         (folder / name).write_text(line())
     assert land(folder).rows == {"transactions": 1, "files": 1}
     assert query("select _file_name from files") == [(str(folder / "A.JSONL"),)]
+
+
+def test_a_file_named_like_the_sample_is_ones_own(land, tmp_path, database):
+    """So that `marquee run` does not land the sample beside it."""
+    file = tmp_path / "sample" / "transactions.jsonl"
+    file.parent.mkdir()
+    file.write_text(line())
+    land(file)
+    assert own_file(database, "transactions") == str(file)
 
 
 def test_many_small_files_are_one_load(land, query, tmp_path):
