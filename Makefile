@@ -8,6 +8,19 @@ BROWSER := 'playwright>=1.49' 'pillow>=10'
 ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
+
+# Make the environment $(1).
+environment = { command -v uv >/dev/null 2>&1 && uv venv --quiet --allow-existing --python $(PYTHON) $(1) ; } || \
+  $(PYTHON) -m venv $(1) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+# Install $(2) into the environment $(1): with uv, which pip fetches where it is missing, as it is several
+# times quicker, from the index that pip uses; where uv cannot, with pip.
+install = { uv=$$(command -v uv || echo $(1)/bin/uv) ; \
+  index=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$($(PYTHON) -m pip config get global.index-url 2>/dev/null)}} ; \
+  { [ -x "$$uv" ] || $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv ; } && \
+  env $${index:+UV_DEFAULT_INDEX="$$index"} "$$uv" pip install --quiet --python $(1)/bin/python $(2) ; } || \
+  { $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) ; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
   mutate torture superset superset-export test-superset bench-build equality
@@ -22,14 +35,9 @@ $(READY): requirements.lock pyproject.toml
 	  echo "Python 3.10 to 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Installing into .venv"
-	@{ command -v uv >/dev/null 2>&1 && \
-	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  uv pip install --quiet --python $(BIN)/python -r requirements.lock && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
-	} || { $(PYTHON) -m venv .venv || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; } ; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
-	}
+	@$(call environment,.venv)
+	@$(call install,.venv,-r requirements.lock)
+	@$(call install,.venv,--no-deps -e .)
 	@touch $@
 
 run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs page
@@ -64,9 +72,7 @@ format: $(READY)  ## let ruff and sqlfluff mend what they can
 
 bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3
 	@# for pandas alone, and apart: dlt imports SQLAlchemy where it finds it, and would start slower
-	@[ -d .venv/pandas ] || \
-	  { command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python --target .venv/pandas $(ALCHEMY) ; } || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv/pandas $(ALCHEMY)
+	@[ -d .venv/pandas ] || $(call install,.venv,--target .venv/pandas $(ALCHEMY))
 	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
@@ -89,9 +95,7 @@ superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Supe
 	@$(BIN)/marquee superset export
 
 test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM= ROWS=
-	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || \
-	  { command -v uv >/dev/null 2>&1 && uv pip install --quiet --python $(BIN)/python $(BROWSER) ; } || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(BROWSER)
+	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt
@@ -99,12 +103,8 @@ $(SUPERSET)/.ready: bi/superset/requirements.txt
 	  echo "Superset needs Python 3.10 to 3.12; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "Installing Superset into $(SUPERSET)"
-	@{ command -v uv >/dev/null 2>&1 && \
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(SUPERSET) && \
-	  uv pip install --quiet --python $(SUPERSET)/bin/python -r $< ; \
-	} || { $(PYTHON) -m venv $(SUPERSET) && \
-	  $(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check -r $< ; \
-	}
+	@$(call environment,$(SUPERSET))
+	@$(call install,$(SUPERSET),-r $<)
 	@touch $@
 
 docs: $(READY)  ## serve the dbt docs site on localhost
