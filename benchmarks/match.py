@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import os
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+import yaml
 
 from ingestion import run
 from ingestion.errors import UserError
@@ -35,17 +35,21 @@ SPEED_RELEASES, SPEED_TARGET = 1_000, 20  # seconds
 TYPES = {"decimal": "numeric", "timestamp": "timestamptz", "bool": "boolean", "json": "jsonb"}
 RELEASE = ["brand_name", "list_position"]  # names a release
 HALVINGS = 20
-# The weights of int_brand_releases__scored; the run stops when they do not give its scores.
+WEIGHTS = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))["vars"][
+    "brand_match"
+]
+# What each weight applies to, in the order of features(); the run stops when they do not give the
+# scores of int_brand_releases__scored.
 SHIPPED = {
-    "constant": 2.4,
-    "log10(1 + votes)": 0.7,
-    "company affinity": 2.3,
-    "era fit": 0.7,
-    "title cost": -3.1,
-    "ln(rivals)": -2.1,
-    "surplus unknown": -1.3,
-    "surplus above": -1.1,
-    "surplus below": -1.1,
+    "constant": WEIGHTS["constant"],
+    "log10(1 + votes)": WEIGHTS["votes"],
+    "company affinity": WEIGHTS["company_affinity"],
+    "era fit": WEIGHTS["era_fit"],
+    "title cost": WEIGHTS["title_cost"],
+    "ln(rivals)": WEIGHTS["rivals"],
+    "surplus unknown": WEIGHTS["surplus_unknown"],
+    "surplus above": WEIGHTS["surplus_above"],
+    "surplus below": WEIGHTS["surplus_below"],
 }
 TRAPS = {  # what to look for in a release's title
     "numbering or episode": r"(?i)\b(?:part|episode|chapter|vol)\b|\b[IVX]{2,}\b|\s\d+\b",
@@ -361,11 +365,10 @@ def report_weights(releases: pd.DataFrame, candidates: pd.DataFrame) -> None:
     x, shipped = features(candidates), np.array(list(SHIPPED.values()))
     if np.abs(x @ shipped - candidates["score"]).max() > 0.01:
         raise UserError(
-            "SHIPPED in benchmarks/match.py are not the weights of int_brand_releases__scored.\n"
+            "features() in benchmarks/match.py are not those of int_brand_releases__scored.\n"
             "Bring the two in line."
         )
-    sql = (PROJECT_DIR / f"models/intermediate/brands/{RESULT}.sql").read_text(encoding="utf-8")
-    least = {w: float(re.search(rf"least_{w} = (\S+)", sql)[1]) for w in ("score", "lead")}
+    least = {bound: WEIGHTS[f"least_{bound}"] for bound in ("score", "lead")}
     answers = candidates[["brand_name", "list_position", "movie_id"]].merge(
         releases[[*RELEASE, "labelled", "is_labelled"]], on=RELEASE, how="left"
     )

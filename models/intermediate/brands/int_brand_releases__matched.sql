@@ -1,6 +1,5 @@
-{#- chosen in view of all labelled releases: see make bench-match -#}
-{%- set least_score = -1.0 -%}
-{%- set least_lead = 0.05 -%}
+{#- chosen in view of all labelled releases: see dbt_project.yml -#}
+{%- set bounds = var('brand_match') -%}
 
 with releases as (
     select * from {{ ref('int_brand_releases__unioned') }}
@@ -121,8 +120,9 @@ decided as (
             when candidate_counts.candidate_count is null
                 then 'no_film_of_this_title'
             when best.movie_id is null then 'taken_by_another_release'
-            when best.score < {{ least_score }} then 'evidence_against'
-            when best.score_lead < {{ least_lead }} then 'rivals_too_close'
+            when best.score < {{ bounds.least_score }} then 'evidence_against'
+            when best.score_lead < {{ bounds.least_lead }}
+                then 'rivals_too_close'
             when best.score_lead is null then 'only_candidate'
             else 'best_score'
         end as match_reason
