@@ -27,6 +27,7 @@ SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
 PACKAGES = PROJECT_DIR / "dbt_packages"
 INDENT = " " * 33
+STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
 
 
@@ -150,18 +151,41 @@ def sample_transactions() -> Path:
 def install_packages() -> str:
     """Put dbt's packages in place: from the hub, or the stand-in where it does not answer.
 
+    A package that somebody has put there stays; ``MARQUEE_DBT_UTILS`` names another to copy.
+
     Returns:
         One line about what was done.
+
+    Raises:
+        UserError: there is no package in the folder that ``MARQUEE_DBT_UTILS`` names.
     """
+    installed = PACKAGES / "dbt_utils"
+    if folder := os.environ.get("MARQUEE_DBT_UTILS"):
+        package = Path(folder).expanduser().resolve()
+        if not (package / "dbt_project.yml").is_file():
+            raise UserError(
+                f"MARQUEE_DBT_UTILS names {folder}, which holds no dbt package.\n"
+                "Let it name the folder with dbt_utils' dbt_project.yml, or unset it."
+            )
+        _copy_package(package, installed)
+        return f"dbt_utils from {folder}"
+    if (installed / "dbt_project.yml").is_file() and not _is_stand_in(installed):
+        return "dbt_utils is there"
+    if _install_from_hub():
+        return "dbt_utils from the dbt package hub"
+    _copy_package(PROJECT_DIR / "packages" / "dbt_utils", installed)
+    return "the dbt package hub does not answer: the stand-in packages/dbt_utils serves"
+
+
+def _is_stand_in(package: Path) -> bool:
+    readme = package / "README.md"
+    return readme.is_file() and readme.read_text(encoding="utf-8").startswith(STAND_IN_TITLE)
+
+
+def _install_from_hub() -> bool:
     import requests
     from dbt.clients.registry import DEFAULT_REGISTRY_BASE_URL
 
-    installed = PACKAGES / "dbt_utils"
-    stand_in = PROJECT_DIR / "packages" / "dbt_utils"
-    if installed.exists() and not (installed / "README.md").read_text().startswith(
-        (stand_in / "README.md").read_text()[:40]
-    ):
-        return "dbt_utils is there"
     hub = f"{DEFAULT_REGISTRY_BASE_URL}api/v1/dbt-labs/dbt_utils.json"
     try:
         requests.get(hub, timeout=HUB_PATIENCE).raise_for_status()
@@ -172,16 +196,22 @@ def install_packages() -> str:
             timeout=120,
             check=False,
         )
-        if done.returncode == 0:
-            return "dbt_utils from the dbt package hub"
     except (requests.RequestException, subprocess.TimeoutExpired):
-        pass
-    # a copy beside it, then a rename: a killed run leaves no half package
-    copy = PACKAGES / f"dbt_utils.{os.getpid()}"
-    shutil.copytree(stand_in, copy)
+        return False
+    return done.returncode == 0
+
+
+def _copy_package(package: Path, installed: Path) -> None:
+    """Copy beside the place, then rename: a killed run leaves no half package."""
+    if package == installed.resolve():
+        return
+    # not in dbt_packages, where dbt would take half a copy for a package
+    copy = PACKAGES.with_name(f"{PACKAGES.name}.{os.getpid()}")
+    unneeded = shutil.ignore_patterns(".git", "integration_tests", "target")
+    shutil.copytree(package, copy, ignore=unneeded)
     shutil.rmtree(installed, ignore_errors=True)
+    PACKAGES.mkdir(exist_ok=True)
     copy.rename(installed)
-    return "the dbt package hub does not answer: the stand-in packages/dbt_utils serves"
 
 
 def make_roles(target: Target) -> dict[str, str]:

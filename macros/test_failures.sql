@@ -9,10 +9,11 @@
         {{ get_limit_subquery_sql(sql, config.get("limit")) }}
     {%- endset -%}
 
+    {#- a sum over no row is no failure -#}
     {% call statement("main", fetch_result=true) -%}
         {{ get_test_sql(
             failing_rows,
-            config.get("fail_calc"),
+            "coalesce(" ~ config.get("fail_calc") ~ ", 0)",
             config.get("warn_if"),
             config.get("error_if"),
             limit=none

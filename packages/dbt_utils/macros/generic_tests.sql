@@ -30,17 +30,17 @@
     model, column_name, min_value=none, max_value=none, inclusive=true
 ) %}
     {%- set or_equal = "=" if inclusive else "" -%}
-    {%- set bounds = ["1 = 1"] -%}
+    {%- set broken = [] -%}
     {%- if min_value is not none -%}
-        {%- do bounds.append(column_name ~ " >" ~ or_equal ~ " " ~ min_value) -%}
+        {%- do broken.append("not " ~ column_name ~ " >" ~ or_equal ~ " " ~ min_value) -%}
     {%- endif -%}
     {%- if max_value is not none -%}
-        {%- do bounds.append(column_name ~ " <" ~ or_equal ~ " " ~ max_value) -%}
+        {%- do broken.append("not " ~ column_name ~ " <" ~ or_equal ~ " " ~ max_value) -%}
     {%- endif %}
 
     select *
     from {{ model }}
-    where not ({{ bounds | join(" and ") }})
+    where {{ broken | join(" or ") or "1 = 0" }}
 {% endmacro %}
 
 {# An expression, put behind the column's name where there is one, is true for every row. #}
@@ -51,12 +51,18 @@
 {% endtest %}
 
 {% macro default__test_expression_is_true(model, expression, column_name=none) %}
-    select *
+    {%- set subject = "" if column_name is none else column_name ~ " " %}
+
+    select {{ "*" if should_store_failures() else "1 as is_broken" }}
     from {{ model }}
-    where not ({{ column_name ~ " " if column_name is not none }}{{ expression }})
+    where not ({{ subject }}{{ expression }})
 {% endmacro %}
 
-{# Two relations have as many rows, in all or by group. #}
+{#
+    Two relations have as many rows, in all or by group. Groups of one of them
+    alone do not count, nor does an empty relation beside one with rows; two
+    empty ones give no answer, which dbt calls an error.
+#}
 {% test equal_rowcount(model, compare_model, group_by_columns=[]) %}
     {{ return(adapter.dispatch("test_equal_rowcount", "dbt_utils")(
         model, compare_model, group_by_columns
@@ -65,37 +71,45 @@
 
 {% macro default__test_equal_rowcount(model, compare_model, group_by_columns=[]) %}
     {{ config(fail_calc="sum(coalesce(diff_count, 0))") }}
-    {%- set groups = group_by_columns or ["1"] -%}
-    {%- set names = [] -%}
-    {%- for group in groups -%}
-        {%- do names.append(group ~ " as group_" ~ loop.index) -%}
-    {%- endfor -%}
-    {%- set keys = [] -%}
-    {%- for group in groups -%}{%- do keys.append("group_" ~ loop.index) -%}{%- endfor %}
+    {%- set keys = ["same_for_all"] + group_by_columns -%}
+    {%- set conditions = [] -%}
+    {%- for key in keys -%}
+        {%- do conditions.append("here." ~ key ~ " = there." ~ key) -%}
+    {%- endfor %}
 
-    with counted as (
-        select {{ names | join(", ") }}, 1 as from_model, 0 as from_compared
-        from {{ model }}
-        union all
-        select {{ names | join(", ") }}, 0 as from_model, 1 as from_compared
-        from {{ compare_model }}
+    with here as (
+        {{ dbt_utils._rows_by_group(model, group_by_columns) }}
     ),
 
-    compared as (
-        select
-            {{ keys | join(", ") }},
-            abs(sum(from_model) - sum(from_compared)) as diff_count
-        from counted
-        group by {{ keys | join(", ") }}
+    there as (
+        {{ dbt_utils._rows_by_group(compare_model, group_by_columns) }}
     )
 
-    select * from compared
+    select
+        {% for key in keys -%}
+        here.{{ key }} as here_{{ key }},
+        there.{{ key }} as there_{{ key }},
+        {% endfor -%}
+        here.row_count as row_count_here,
+        there.row_count as row_count_there,
+        abs(here.row_count - there.row_count) as diff_count
+    from here
+    full join there on {{ conditions | join(" and ") }}
 {% endmacro %}
+
+{% macro _rows_by_group(relation, group_by_columns) -%}
+    select
+        {% for column in group_by_columns %}{{ column }}, {% endfor -%}
+        1 as same_for_all,
+        count(*) as row_count
+    from {{ relation }}
+    group by {{ (["same_for_all"] + group_by_columns) | join(", ") }}
+{%- endmacro %}
 
 {#
     The ranges of each partition do not overlap: a range ends before the next
     one begins, or as it begins. gaps says whether room between them is allowed,
-    not_allowed or required. Bounds are not null, but for the end of the last.
+    not_allowed or required. Both bounds of every range are there.
 #}
 {% test mutually_exclusive_ranges(
     model,
@@ -151,7 +165,7 @@
     select *
     from ranges
     where not (
-        coalesce(lower_bound {{ shortest }} upper_bound, is_last)
+        coalesce(lower_bound {{ shortest }} upper_bound, false)
         and coalesce(upper_bound {{ comparisons[gaps] }} next_lower_bound, is_last, false)
     )
 {% endmacro %}
