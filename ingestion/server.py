@@ -37,6 +37,7 @@ from pathlib import Path
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 
+from ingestion import server_settings
 from ingestion.errors import UserError
 from ingestion.warehouse import PROJECT_DIR, STATE_DIR, Target, load_target, profiles_path
 
@@ -321,7 +322,6 @@ class Server:
             "--locale=C",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
-            *(f"--set={name}={value}" for name, value in _configuration().items()),
         ]
         single = ["--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
         for program, args, stdin in (
@@ -331,6 +331,7 @@ class Server:
             done = self._run(program, *args, stdin=stdin)
             if done.returncode:
                 raise self._failure("cannot be made", done.stdout + done.stderr)
+        server_settings.begin(data)
 
     def _start(self) -> None:
         port, deadline = self.settings["port"], time.monotonic() + 10
@@ -345,6 +346,7 @@ class Server:
             (self.data / "postmaster.pid").unlink()
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".log.1"))
+        server_settings.renew(self.data)
         options = f"-p {port}"
         if _has_little_shared_memory():
             options += " -c dynamic_shared_memory_type=sysv"
@@ -560,30 +562,6 @@ def profiles_login(path: Path) -> tuple[int, str] | None:
         if port and password and re.fullmatch(r"[\w-]{32}", password[0]):
             return int(port[0]), password[0]
     return None
-
-
-def _configuration() -> dict[str, str | int]:
-    """Settings for one person's bulk loads; what is not here is PostgreSQL's default."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # a container's share of it
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return {
-        "listen_addresses": HOST,
-        "unix_socket_directories": "",
-        "max_connections": 50,
-        "shared_buffers": f"{min(max(memory // 8 // MEGABYTE, 128), 1024)}MB",
-        "work_mem": "64MB",
-        "maintenance_work_mem": "256MB",
-        # no replication: what fills a table made in the same transaction goes to disk once
-        "wal_level": "minimal",
-        "max_wal_senders": 0,
-        "max_wal_size": "4GB",
-        "checkpoint_timeout": "15min",
-        "random_page_cost": 1.1,
-        "jit": "off",
-        "timezone": "UTC",
-        "log_timezone": "UTC",
-    }
 
 
 def _wheel() -> Path | None:
