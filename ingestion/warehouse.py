@@ -1,8 +1,8 @@
 """Where the warehouse is: the dbt profile, read as dbt reads it.
 
 ``profiles.yml`` is the one truth for the connection, so that dlt always lands where dbt reads.
-dbt's own reader takes about a second to import; this one renders the few Jinja functions that
-profiles use and is held equal to dbt's by a test.
+dbt's own reader takes about a second to import; this one renders what profiles are made of
+(``profile_text``), leaves the rest to dbt's, and is held equal to it by a test.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from urllib.parse import quote
 
 import psycopg2
 import yaml
-from jinja2 import Environment, StrictUndefined, TemplateError
 
 from ingestion.errors import UserError
+from ingestion.profile_text import render
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 # MARQUEE_STATE_DIR: throw-away warehouses keep their state elsewhere
 STATE_DIR = Path(os.environ.get("MARQUEE_STATE_DIR") or PROJECT_DIR / ".marquee")
+
+# What of a profile's output is read here.
+_READ = {"type", "host", "port", "user", "password", "pass", "dbname", "database", "schema"}
+_READ |= {"sslmode"}
 
 ROLES = ("loader", "transformer", "reporter")
 
@@ -160,8 +164,10 @@ def load_target(name: str | None = None, profiles: Path | None = None) -> Target
     profile_name = _profile_name()
     try:
         profile = (yaml.safe_load(path.read_text(encoding="utf-8")) or {})[profile_name]
-        name = name or os.environ.get("DBT_TARGET") or _render(profile.get("target", "default"))
-        output = {key: _render(value, key) for key, value in profile["outputs"][name].items()}
+        name = name or os.environ.get("DBT_TARGET")
+        name = name or render(profile.get("target", "default"), "target")
+        output = profile["outputs"][name]
+        output = {key: render(value, key) for key, value in output.items() if key in _READ}
         if output.get("type") != "postgres":
             raise UserError(
                 f"Target '{name}' in {path} is of type {output.get('type')};"
@@ -182,33 +188,11 @@ def load_target(name: str | None = None, profiles: Path | None = None) -> Target
             f"{path} has no {error.args[0]!r} where the profile '{profile_name}' needs it.\n"
             "Compare it with profiles.yml.example."
         ) from error
-    except (yaml.YAMLError, TemplateError, TypeError, ValueError, AttributeError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"{path} cannot be read: {first}\nCompare it with profiles.yml.example."
         ) from error
-
-
-def _render(value: object, key: str = "") -> object:
-    if not isinstance(value, str) or "{" not in value:
-        return value
-    # all as text: Jinja's native types would take a password such as 0x10 or 1e5 for a number
-    environment = Environment(undefined=StrictUndefined)  # noqa: S701 - a YAML file, not a web page
-    environment.globals["env_var"] = _env_var
-    environment.filters |= dict.fromkeys(("as_number", "as_text", "as_native", "as_bool"), str)
-    try:
-        return environment.from_string(value).render()
-    except TemplateError:
-        if key == "password":  # dbt takes one that is no valid Jinja as it stands
-            return value
-        raise
-
-
-def _env_var(name: str, default: str | None = None) -> str:
-    value = os.environ.get(name, default)
-    if value is None:
-        raise UserError(f"profiles.yml asks for the environment variable {name}, which is not set.")
-    return value
 
 
 def program(name: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from click.testing import CliRunner
 from psycopg2.extensions import parse_dsn
 
@@ -582,6 +583,56 @@ def test_literal_password_is_what_dbt_reads(password: str, tmp_path: Path) -> No
     path = tmp_path / "profiles.yml"
     path.write_text(ELSEWHERE.replace("password: x", f"password: '{quoted}'"), encoding="utf-8")
     assert load_target(profiles=path).password == dbt_reads(tmp_path)["password"] == password
+
+
+def outcome(read: Callable[[], object]) -> object:
+    """What is read, or that it is refused."""
+    try:
+        return read()
+    except Exception:
+        return "refused"
+
+
+@pytest.mark.parametrize("key", ["host", "user", "password", "schema"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ ''['__class__'] }}",
+        "{{ ''|attr('__class__') }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.popen('touch attacked').read() }}",
+        "{{ env_var.__globals__ }}",
+        "{{ '{0.__class__}'.format(1) }}",
+        "{{ range(9999999) | length }}",
+        "{{ modules.datetime.datetime.__module__ }}",
+        "{% for letter in 'abc' %}{{ letter | upper }}{% endfor %}",
+        "{{ env_var('PLAIN') ~ '-x' }}",
+        "{{ env_var('PLAIN') | upper }}",
+        "db-{{ env_var('PLAIN') }}.{{ env_var('MISSING', 'none') | as_text }}",
+        '{{ env_var("PLAIN") }}',
+        "{{ env_var('NUMBER') }}",
+        "{{ env_var('NUMBER') | as_native }}",
+        "{{ env_var('NUMBER') | as_number }}",
+        "{{ unknown }}",
+        "{{ 1 + 1 }}",
+    ],
+)
+def test_jinja_does_what_it_does_in_dbt(
+    key: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks included: what dbt's sandbox refuses is refused, and none of it is run."""
+    monkeypatch.setenv("PLAIN", "thing")
+    monkeypatch.setenv("NUMBER", "0x10")
+    monkeypatch.chdir(tmp_path)
+    output = {"type": "postgres", "host": "h", "port": 1, "user": "u", "password": "p"}
+    output |= {"dbname": "d", "schema": "s", key: text}
+    path = tmp_path / "profiles.yml"
+    profile = {"marquee": {"target": "dev", "outputs": {"dev": output}}}
+    path.write_text(yaml.safe_dump(profile), encoding="utf-8")
+    ours = outcome(lambda: getattr(load_target(profiles=path), key))
+    assert ours == outcome(lambda: dbt_reads(tmp_path)[key])
+    assert not (tmp_path / "attacked").exists()
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
