@@ -15,11 +15,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ingestion.errors import UserError
+from ingestion.fitness import problem
 from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path, role_names
 
 DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
 PACKAGES = ("dbt-core", "dbt-postgres", "dlt", "duckdb", "pyarrow")
-OLDEST_SERVER = 14
 FREE_GIGABYTES = 2
 RAW_TABLES = ("raw_tmdb.movies", "raw_brands.brands", "raw_transactions.transactions")
 
@@ -111,7 +111,6 @@ def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
         with closing(target.connect()) as connection, connection.cursor() as cursor:
             cursor.execute(
                 "select current_setting('server_version'),"
-                " current_setting('server_version_num')::int / 10000,"
                 # a loader has its schemas made for it
                 " has_database_privilege(current_database(), 'create') or (select"
                 " bool_and(has_schema_privilege(nspname, 'create')) from pg_namespace"
@@ -119,7 +118,8 @@ def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
                 " array(select rolname::text from pg_roles where rolname = any(%s))",
                 (list(role_names().values()),),
             )
-            version, major, may_create, roles = cursor.fetchone()
+            version, may_create, roles = cursor.fetchone()
+            unfit = problem(cursor, target)
             cursor.execute(
                 "select name, coalesce(nullif(reltuples, -1), n_live_tup)"
                 " from unnest(%s) as name"
@@ -133,9 +133,8 @@ def _warehouse(target_loader: Callable[[], Target]) -> Iterator[Check]:
         yield Check("server", False, detail, remedy or "Compare profiles.yml with its example")
         return
     detail = f"PostgreSQL {version} at {target.place}"
-    if major < OLDEST_SERVER:
-        remedy = f"Use PostgreSQL {OLDEST_SERVER} or newer, or the embedded one"
-        yield Check("server", False, f"{detail} is too old", remedy)
+    if unfit:
+        yield Check("server", False, f"{detail}: {unfit[0]}", unfit[1])
     elif not may_create:
         detail += f": {target.user} may not create schemas"
         remedy = f"As its owner: grant create on database {target.dbname} to {target.user}"

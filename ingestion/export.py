@@ -124,7 +124,7 @@ def export_marts(
     from adbc_driver_postgresql import dbapi
 
     target.connect().close()  # says what is wrong in plain words
-    with dbapi.connect(target.url) as connection:
+    with dbapi.connect(target.uri) as connection:
         names = _chosen(_marts(connection, schema), schema, target, select)
         place = _Place(to)
         with place.alone():

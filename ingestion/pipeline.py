@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg2 import sql
 
 from ingestion.errors import UserError
+from ingestion.fitness import refuse_unfit
 from ingestion.warehouse import STATE_DIR, Target
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
 
     # dlt insists on a password, also where the server asks for none
     url = replace(target, password=target.password or "-").url
-    name = f"application_name={_mark(source)}"
-    credentials = Credentials(f"{url}{'&' if '?' in url else '?'}{name}")
+    session = f"application_name={_mark(source)}&client_encoding=utf8"
+    credentials = Credentials(f"{url}{'&' if '?' in url else '?'}{session}")
     credentials.resolve()  # dlt makes its own class of others
     return dlt.pipeline(
         pipeline_name=source,
@@ -79,12 +80,13 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
     It waits a second first: the server needs a moment to notice that a load has ended.
 
     Raises:
-        UserError: another load of this source is under way.
+        UserError: another load of this source is under way, or nothing can land there.
     """
     import psycopg2
 
     connection = target.connect()
     try:
+        refuse_unfit(connection, target)
         with connection.cursor() as cursor:
             cursor.execute("set local lock_timeout = '1s'")
             try:

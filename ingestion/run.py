@@ -20,6 +20,7 @@ import psycopg2
 
 from ingestion import progress, server, warehouse
 from ingestion.errors import UserError
+from ingestion.fitness import refuse_unfit
 from ingestion.pipeline import LoadReport
 from ingestion.warehouse import PROJECT_DIR, Target
 
@@ -59,7 +60,8 @@ def run_all(target_name: str | None) -> None:
     steps = Steps()
     with steps.step("Start PostgreSQL") as said:
         target = server.ready(target_name)
-        target.connect().close()  # better said now than after minutes
+        with closing(target.connect()) as connection:  # better said now than after minutes
+            refuse_unfit(connection, target)
         said.append(target.place)
     with steps.step("Install dbt packages") as said:
         said.append(install_packages())
@@ -258,6 +260,7 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
             elif event.info.name == "NodeFinished":
                 advance(1)
 
+        os.environ["PGCLIENTENCODING"] = "UTF8"
         os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml where it stands
         outcome = dbtRunner(callbacks=[follow]).invoke(
             ["--quiet", "--no-use-colors", command, *args, "--target", target.name]

@@ -53,6 +53,11 @@ class Target:
         return f"postgresql://{login}@{host}:{self.port}/{quote(self.dbname, safe='')}{query}"
 
     @property
+    def uri(self) -> str:
+        """The same for programs here, which send UTF-8 whatever PGCLIENTENCODING says."""
+        return f"{self.url}{'&' if '?' in self.url else '?'}client_encoding=utf8"
+
+    @property
     def place(self) -> str:
         """Where it is, fit for a message: no password in it."""
         return f"{self.user}@{self.host}:{self.port}/{self.dbname}"
@@ -82,6 +87,7 @@ class Target:
                 password=self.password,
                 dbname=self.dbname,
                 connect_timeout=10,
+                client_encoding="utf8",  # whatever PGCLIENTENCODING says
                 application_name="marquee",
                 **({"sslmode": self.sslmode} if self.sslmode else {}),
             )
@@ -98,7 +104,7 @@ def _explain(target: Target, reason: str) -> str:
     elif "does not exist" in reason and "database" in reason:
         hint = (
             f"Create it with: createdb -h {target.host} -p {target.port}"
-            f" -U {target.user} {target.dbname}"
+            f" -U {target.user} -E UTF8 -T template0 {target.dbname}"
         )
     elif "Connection refused" in reason or "timeout" in reason:
         hint = (

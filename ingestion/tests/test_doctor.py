@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ingestion import doctor
+from ingestion import doctor, fitness
 from ingestion.errors import UserError
 from ingestion.warehouse import Target
 
@@ -72,7 +72,7 @@ def test_server_and_what_has_landed(monkeypatch, database):
 
     monkeypatch.setattr(doctor, "RAW_TABLES", ("raw_brands.brands",))
     assert found(database)["raw tables"].ok is True
-    monkeypatch.setattr(doctor, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(fitness, "OLDEST_SERVER", 99)
     assert found(database)["server"].ok is False
 
 
