@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from ingestion import __version__
+from ingestion import __version__, libpq, paths
 from ingestion.errors import UserError
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
 
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
@@ -144,6 +144,20 @@ def deps() -> None:
     click.echo(install_packages())
 
 
+@marquee.command(
+    "dbt",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def dbt_command(args: tuple[str, ...]) -> None:
+    """Run dbt as it is, told where things are: for checkouts that cannot be written to."""
+    os.chdir(PROJECT_DIR)
+    os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
+    sys.stdout.flush()
+    os.execv(Path(sys.executable).with_name("dbt"), ["dbt", *args])  # noqa: S606
+
+
 @marquee.command(context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def scratch(command: tuple[str, ...]) -> None:
@@ -172,14 +186,21 @@ def _report(report) -> None:
 
 def main() -> None:
     """Entry point: every error is one or two lines and exit code 1; ``--debug`` shows where."""
-    os.environ.setdefault("DLT_PROJECT_DIR", str(PROJECT_DIR))  # dlt's own settings, from anywhere
     if "--debug" in sys.argv[1:]:
+        _settle()
         sys.exit(marquee(standalone_mode=False) or 0)
     try:
+        _settle()
         marquee()
     except Exception as error:
         click.echo(f"Error: {explain(error)}", err=True)
         sys.exit(1)
+
+
+def _settle() -> None:
+    """Have the environment say where things are, for all that is started from here."""
+    libpq.settle()
+    paths.settle()
 
 
 def explain(error: BaseException) -> str:

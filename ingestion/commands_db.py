@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import click
 
-from ingestion import server, warehouse
+from ingestion import libpq, profiles, server, warehouse
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
 from ingestion.server import Server
@@ -55,10 +55,13 @@ def status(name: str | None) -> None:
     The exit code is 1 if it does not answer.
     """
     embedded = Server()
-    if not warehouse.profiles_path().exists() and not embedded.initialised:
+    if server.none_yet():
         raise UserError("There is no warehouse yet.\nMake the embedded one with: marquee db start")
-    target = load_target(name) if warehouse.profiles_path().exists() else embedded.target
-    facts = {"server": "your own, by profiles.yml", "address": target.place}
+    path = warehouse.profiles_path()
+    known = libpq.naming() or (path.exists() and not profiles.is_blank(path))
+    target = load_target(name) if known else embedded.target
+    by = ", ".join(libpq.naming()) or "profiles.yml"
+    facts = {"server": f"your own, by {by}", "address": target.place}
     if server.is_embedded(target):
         facts = {"server": "the embedded PostgreSQL"} | embedded.status()
     if not server.is_embedded(target) or embedded.running:
@@ -178,12 +181,15 @@ def _embedded(verb: str) -> Server:
     if embedded := server.chosen():
         return embedded
     target = load_target()
-    overriding = [name for name in target.libpq_env() if name in os.environ]
+    overriding = libpq.naming()
     by = f" ({', '.join(overriding)} set)" if overriding else ""
+    path = warehouse.profiles_path()
+    others = not path.exists() or profiles.is_blank(path) or server.profiles_login(path)
+    ways = [] if others else [f"move {path} away"]
+    ways += [f"unset {' '.join(overriding)}"] if overriding else []
     raise UserError(
         f"Target '{target.name}' of the profile is {target.place}{by}, not the embedded server.\n"
-        f"{verb} that server by its own means, or, to use the embedded one,"
-        f" move {warehouse.profiles_path()} away."
+        f"{verb} that server by its own means, or, to use the embedded one, {' and '.join(ways)}."
     )
 
 

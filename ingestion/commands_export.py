@@ -9,7 +9,6 @@ import click
 from ingestion import server, warehouse
 from ingestion.errors import UserError
 from ingestion.export import FORMATS, LATEST, MANIFEST, export_marts
-from ingestion.server import Server
 
 
 @click.group()
@@ -29,7 +28,7 @@ def marts(to: str, kind: str, select: tuple[str, ...], schema: str | None, name:
     Facts are partitioned by month, in Hive's layout. All of it is of one moment. An export is whole
     or not there: PLACE/manifest.json names the last one, with columns, rows and checksums.
     """
-    if not warehouse.profiles_path().exists() and not Server().initialised:
+    if server.none_yet():
         raise UserError("There is no warehouse yet.\nMake one with: marquee run")
     started = time.monotonic()
     target = server.ready(name)

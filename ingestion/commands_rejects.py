@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from ingestion import server, warehouse
+from ingestion import server
 from ingestion.errors import UserError
 from ingestion.rejects import SOURCES, counts, open_rejects
-from ingestion.server import Server
 from ingestion.warehouse import Target
 
 SHORT = 160  # characters of a text that `show` prints
@@ -106,7 +105,7 @@ def _target(name: str | None) -> Target:
     Raises:
         UserError: there is no warehouse.
     """
-    if not warehouse.profiles_path().exists() and not Server().initialised:
+    if server.none_yet():
         raise UserError("There is no warehouse yet.\nMake one with: marquee run")
     return server.ready(name)
 

@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import click
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from ingestion import libpq
 from ingestion.errors import UserError
 from ingestion.fitness import problem
-from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path, role_names
+from ingestion.paths import STATE_DIR, packages_dir, writable
+from ingestion.warehouse import Target, load_target, profiles_path, role_names
 
 DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
 PACKAGES = ("dbt-core", "dbt-postgres", "dlt", "duckdb", "pyarrow")
@@ -55,6 +58,7 @@ def checks(target_loader: Callable[[], Target] = load_target) -> list[Check]:
         *_warehouse(target_loader),
         _dbt_packages(),
         _token(),
+        _state(),
         _disk(),
     ]
 
@@ -94,6 +98,8 @@ def _versions() -> Iterator[Check]:
 def _profile() -> Check:
     """profiles.yml holds a password: it must be there, and should be its owner's only."""
     path = profiles_path()
+    if not path.exists() and libpq.naming():
+        return Check("profiles.yml", True, f"none: {', '.join(libpq.naming())} name the server")
     if not path.exists():
         remedy = f"{_MAKE}, or copy profiles.yml.example there and fill it in"
         return Check("profiles.yml", False, f"there is no {path}", remedy)
@@ -167,7 +173,7 @@ def _roles(there: list[str], target: Target) -> Check:
 
 
 def _dbt_packages() -> Check:
-    if (PROJECT_DIR / "dbt_packages" / "dbt_utils").is_dir():
+    if (packages_dir() / "dbt_utils").is_dir():
         return Check("dbt packages", True, "dbt_utils")
     return Check("dbt packages", False, "dbt_utils is not installed", "Run: marquee deps")
 
@@ -188,8 +194,20 @@ def _token() -> Check:
     return Check("TMDB token", True, f"from {place}")
 
 
+def _state() -> Check:
+    """The folder that all is written to, or the one that it would be made in."""
+    if writable(_there()):
+        return Check("state", True, str(STATE_DIR))
+    remedy = "Name a folder that you may write to: export MARQUEE_STATE_DIR=..."
+    return Check("state", False, f"nothing can be written to {STATE_DIR}", remedy)
+
+
+def _there() -> Path:
+    return next(folder for folder in (STATE_DIR, *STATE_DIR.parents) if folder.exists())
+
+
 def _disk() -> Check:
-    free = shutil.disk_usage(PROJECT_DIR).free / 1e9
+    free = shutil.disk_usage(_there()).free / 1e9
     detail = f"{free:,.1f} GB free"
     if free >= FREE_GIGABYTES:
         return Check("disk", True, detail)

@@ -13,6 +13,7 @@ from psycopg2 import sql
 
 from ingestion.errors import UserError
 from ingestion.fitness import refuse_unfit
+from ingestion.paths import make_state_dir
 from ingestion.warehouse import STATE_DIR, Target
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
     class Credentials(PostgresCredentials):
         def to_native_representation(self) -> str:
             # libpq takes no blank in a URL, and says what stands around it: the password
-            return super().to_native_representation().replace(" ", "%20")
+            url = super().to_native_representation().replace(" ", "%20")
+            return url if target.password else url.replace(":-@", "@", 1)
 
-    # dlt insists on a password, also where the server asks for none
+    # dlt insists on a password, also where the server asks for none, or libpq finds it (~/.pgpass)
     url = replace(target, password=target.password or "-").url
     session = f"application_name={_mark(source)}&client_encoding=utf8"
     credentials = Credentials(f"{url}{'&' if '?' in url else '?'}{session}")
@@ -64,13 +66,14 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
         pipeline_name=source,
         dataset_name=f"raw_{source}",
         destination=postgres(credentials=credentials),
-        pipelines_dir=str(pipelines_dir or working_dir(target)),
+        pipelines_dir=str(make_state_dir(pipelines_dir or working_dir(target))),
     )
 
 
 def working_dir(target: Target) -> Path:
     """Where dlt keeps what it has not loaded yet, for all sources of one warehouse."""
-    return STATE_DIR / "dlt" / f"{target.host}-{target.port}-{target.dbname}"
+    place = f"{target.host}-{target.port}-{target.dbname}".replace("/", "_")  # a socket's folder
+    return STATE_DIR / "dlt" / place
 
 
 @contextmanager

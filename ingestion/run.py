@@ -18,15 +18,16 @@ from pathlib import Path
 import click
 import psycopg2
 
-from ingestion import progress, server, warehouse
+from ingestion import paths, progress, server, warehouse
 from ingestion.errors import UserError
 from ingestion.fitness import refuse_unfit
+from ingestion.paths import make_state_dir
 from ingestion.pipeline import LoadReport
 from ingestion.warehouse import PROJECT_DIR, Target
 
 SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
-PACKAGES = PROJECT_DIR / "dbt_packages"
+PACKAGES = paths.packages_dir()
 INDENT = " " * 33
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
@@ -143,7 +144,7 @@ def sample_transactions() -> Path:
 
     path = sample_path()
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_state_dir(path.parent)
         unfinished = path.with_name(f"{os.getpid()}.{path.name}")
         generator.generate(SAMPLE_ROWS, SAMPLE_SEED, unfinished)
         unfinished.replace(path)
@@ -171,7 +172,8 @@ def install_packages() -> str:
             )
         _copy_package(package, installed)
         return f"dbt_utils from {folder}"
-    if (installed / "dbt_project.yml").is_file() and not _is_stand_in(installed):
+    there = (installed / "dbt_project.yml").is_file()
+    if there and (not _is_stand_in(installed) or not paths.writable(installed)):
         return "dbt_utils is there"
     if _install_from_hub():
         return "dbt_utils from the dbt package hub"
@@ -191,16 +193,32 @@ def _install_from_hub() -> bool:
     hub = f"{DEFAULT_REGISTRY_BASE_URL}api/v1/dbt-labs/dbt_utils.json"
     try:
         requests.get(hub, timeout=HUB_PATIENCE).raise_for_status()
-        done = subprocess.run(
-            [Path(sys.executable).with_name("dbt"), "--quiet", "deps"],
-            cwd=PROJECT_DIR,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        with _project_that_takes_a_lock() as project:
+            done = subprocess.run(
+                [Path(sys.executable).with_name("dbt"), "--quiet", "deps"],
+                cwd=project,
+                capture_output=True,
+                timeout=120,
+                check=False,
+            )
     except (requests.RequestException, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+@contextmanager
+def _project_that_takes_a_lock() -> Iterator[Path]:
+    """The project's folder, for ``dbt deps``; a copy of what that reads if it cannot write there.
+
+    It writes package-lock.yml beside packages.yml.
+    """
+    if paths.writable(PROJECT_DIR):
+        yield PROJECT_DIR
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("dbt_project.yml", "packages.yml"):
+            shutil.copy(PROJECT_DIR / name, folder)
+        yield Path(folder)
 
 
 def _copy_package(package: Path, installed: Path) -> None:
@@ -208,6 +226,7 @@ def _copy_package(package: Path, installed: Path) -> None:
     if package == installed.resolve():
         return
     # not in dbt_packages, where dbt would take half a copy for a package
+    make_state_dir(PACKAGES.parent)
     copy = PACKAGES.with_name(f"{PACKAGES.name}.{os.getpid()}")
     unneeded = shutil.ignore_patterns(".git", "integration_tests", "target")
     shutil.copytree(package, copy, ignore=unneeded)
@@ -260,6 +279,8 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
             elif event.info.name == "NodeFinished":
                 advance(1)
 
+        make_state_dir(target_path().parent)
+        os.environ.setdefault("DBT_PROFILES_DIR", str(warehouse.profiles_path().parent))
         os.environ["PGCLIENTENCODING"] = "UTF8"
         os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml where it stands
         outcome = dbtRunner(callbacks=[follow]).invoke(
@@ -274,7 +295,7 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise UserError(
             f"dbt {command} failed: {named}{more}\n"
-            f"See {_relative(log_path())}, mend it, and go on with: .venv/bin/dbt retry"
+            f"See {_relative(log_path())}, mend it, and go on with: {paths.dbt_command()} retry"
         )
     return _count(results) if command == "build" else ""
 
@@ -318,7 +339,7 @@ Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
 Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
 Open dashboards    make superset
-Build again        .venv/bin/dbt build
+Build again        {paths.dbt_command()} build
 Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
 Use your own       TMDB token, files, PostgreSQL: see README.md""")
 

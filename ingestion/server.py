@@ -37,8 +37,9 @@ from pathlib import Path
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 
-from ingestion import server_settings
+from ingestion import libpq, nameless, profiles, server_settings
 from ingestion.errors import UserError
+from ingestion.paths import make_state_dir
 from ingestion.warehouse import PROJECT_DIR, STATE_DIR, Target, load_target, profiles_path
 
 HOST = "127.0.0.1"
@@ -248,7 +249,7 @@ class Server:
     def _alone(self) -> Iterator[None]:
         """Keep other processes out meanwhile, and put what the file system says in plain words."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            make_state_dir(self.home)
             with (self.home / "server.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
@@ -388,7 +389,9 @@ class Server:
 
     def _run(self, program: str, *args: str, stdin: str = "") -> subprocess.CompletedProcess:
         """Run one of PostgreSQL's programs as the server's user, and wait for it."""
-        return _command(self._programs() / program, *args, account=self._account(), stdin=stdin)
+        account, path = self._account(), self._programs() / program
+        before = nameless.wrapper() if program != "pg_ctl" and not account else []
+        return _command(*before, path, *args, account=account, stdin=stdin)
 
     def _account(self) -> dict:
         """What makes ``subprocess.run`` change to the server's user: nothing unless we are root."""
@@ -491,14 +494,21 @@ def is_embedded(target: Target, home: Path | None = None) -> bool:
     return Server(home).settings.get("port") == target.port
 
 
+def none_yet() -> bool:
+    """Whether there is no warehouse: no profile, no variables that name one, nothing embedded."""
+    path = profiles_path()
+    known = path.exists() and not profiles.is_blank(path)
+    return not (known or libpq.naming() or Server().initialised)
+
+
 def chosen(name: str | None = None) -> Server | None:
     """The embedded server, if that is what the profile says; None if it names another.
 
-    No profiles.yml means the embedded one, and so does one that was written for an embedded server
-    whose state folder has been removed since.
+    No profiles.yml means the embedded one, unless libpq's variables name another. So does one that
+    was written for an embedded server whose state folder has been removed since.
     """
     server, path = Server(), profiles_path()
-    if not path.exists():
+    if not libpq.naming() and (not path.exists() or profiles.is_blank(path)):
         return server
     target, login = load_target(name), profiles_login(path)
     orphaned = not server.settings and login is not None and login[0] == target.port
@@ -514,6 +524,8 @@ def ready(name: str | None = None) -> Target:
     if server := chosen(name):
         server.start(login=profiles_login(profiles_path()))
         write_profiles(server)
+    elif not profiles_path().exists():
+        profiles.write_blank(profiles_path())
     return load_target(name)
 
 
@@ -532,7 +544,7 @@ def write_profiles(server: Server, path: Path | None = None) -> bool:
     """
     path = path or profiles_path()
     target = server.target
-    if path.exists():
+    if path.exists() and not profiles.is_blank(path):
         known = profiles_login(path)
         if not known or known[1] != target.password or known[0] == target.port:
             return False

@@ -17,12 +17,10 @@ from urllib.parse import quote
 import psycopg2
 import yaml
 
+from ingestion import libpq, paths
 from ingestion.errors import UserError
+from ingestion.paths import PROJECT_DIR, STATE_DIR  # noqa: F401 - for who asks where they are
 from ingestion.profile_text import render
-
-PROJECT_DIR = Path(__file__).resolve().parent.parent
-# MARQUEE_STATE_DIR: throw-away warehouses keep their state elsewhere
-STATE_DIR = Path(os.environ.get("MARQUEE_STATE_DIR") or PROJECT_DIR / ".marquee")
 
 # What of a profile's output is read here.
 _READ = {"type", "host", "port", "user", "password", "pass", "dbname", "database", "schema"}
@@ -47,8 +45,9 @@ class Target:
     @property
     def url(self) -> str:
         """``postgresql://`` URL, the password in it."""
-        login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
-        host = f"[{self.host}]" if ":" in self.host else self.host  # IPv6
+        password = f":{quote(self.password, safe='')}" if self.password else ""
+        login = f"{quote(self.user, safe='')}{password}"
+        host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")  # IPv6; socket
         query = f"?sslmode={self.sslmode}" if self.sslmode else ""
         return f"postgresql://{login}@{host}:{self.port}/{quote(self.dbname, safe='')}{query}"
 
@@ -122,15 +121,20 @@ def profiles_path() -> Path:
     """The profiles.yml that dbt would take: DBT_PROFILES_DIR, the project, ~/.dbt.
 
     One in ~/.dbt counts only if it has this project's profile; others there are for other projects.
+    Where the project cannot be written to, it may be in the state folder as well.
     """
     folder = os.environ.get("DBT_PROFILES_DIR")
     if folder:
         return Path(folder) / "profiles.yml"
     here = PROJECT_DIR / "profiles.yml"
-    home = Path.home() / ".dbt" / "profiles.yml"
-    if here.exists() or not home.exists():
+    place = paths.profiles_home() / "profiles.yml"  # another where the checkout is not ours
+    if os.access(here, os.R_OK) or (here == place and here.exists()):
         return here
-    return home if f"\n{_profile_name()}:" in f"\n{home.read_text(encoding='utf-8')}" else here
+    home = paths.home()
+    home = home and home / ".dbt" / "profiles.yml"
+    if place.exists() or not (home and os.access(home, os.R_OK)):
+        return place
+    return home if f"\n{_profile_name()}:" in f"\n{home.read_text(encoding='utf-8')}" else place
 
 
 def role_names() -> dict[str, str]:
@@ -158,10 +162,14 @@ def _project() -> dict:
 def load_target(name: str | None = None, profiles: Path | None = None) -> Target:
     """The named target of this project's profile, or its default one (DBT_TARGET, ``target:``).
 
+    Without a profiles.yml libpq's variables are enough: the example's profile reads them.
+
     Raises:
         UserError: no profiles.yml, a broken one, or no such target.
     """
     path = profiles or profiles_path()
+    if not path.exists() and not profiles and libpq.naming():
+        path = paths.EXAMPLE
     if not path.exists():
         raise UserError(
             f"There is no {path}.\n"
@@ -194,7 +202,7 @@ def load_target(name: str | None = None, profiles: Path | None = None) -> Target
             f"{path} has no {error.args[0]!r} where the profile '{profile_name}' needs it.\n"
             "Compare it with profiles.yml.example."
         ) from error
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"{path} cannot be read: {first}\nCompare it with profiles.yml.example."
