@@ -25,7 +25,7 @@ import yaml
 from ingestion import run
 from ingestion.errors import UserError
 from ingestion.sources import brands
-from ingestion.sources.tmdb.settings import LIST_FIELDS, MOVIES_COLUMNS
+from ingestion.sources.tmdb.settings import LIST_FIELDS, MOVIES_COLUMNS, REMOVED_COLUMNS
 from ingestion.warehouse import PROJECT_DIR, Target, load_target
 
 SAMPLE = PROJECT_DIR / "ingestion" / "sample"
@@ -195,12 +195,13 @@ def copy(target: Target, table: str, rows: pd.DataFrame) -> None:
 
 
 def land_films(target: Target, films: pd.DataFrame) -> None:
-    """Make and fill the two raw tables of films that matching reads, as dlt would."""
+    """Make the raw tables of films that matching reads, as dlt would, and fill them."""
     execute(target, "create schema raw_tmdb")
     nested = "_dlt_root_id text, _dlt_parent_id text, _dlt_list_idx bigint, _dlt_id text unique"
     for table, columns, keys in (
         ("movies", MOVIES_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),
         ("movies__production_companies", LIST_FIELDS["production_companies"], nested),
+        ("removed_movies", REMOVED_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),
     ):
         typed = (f"{n} {TYPES.get(c['data_type'], c['data_type'])}" for n, c in columns.items())
         execute(target, f"create table raw_tmdb.{table} ({', '.join(typed)}, {keys})")

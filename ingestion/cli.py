@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
 from ingestion import __version__, libpq, paths
 from ingestion.errors import UserError
+from ingestion.terminal import echo, one_line
 from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
 
 LAZY = {  # command groups whose modules are imported only when they are called
@@ -124,7 +126,7 @@ def generate_transactions(rows: int, seed: int, out: Path) -> None:
     from ingestion.sources.transactions import generator
 
     for kind, count in generator.generate(rows, seed, out).items():
-        click.echo(f"{kind:<28} {count:>12,}")
+        echo(f"{kind:<28} {count:>12,}")
 
 
 @marquee.command()
@@ -141,7 +143,7 @@ def deps() -> None:
     """Install the dbt packages: from the hub, or the stand-in where it does not answer."""
     from ingestion.run import install_packages
 
-    click.echo(install_packages())
+    echo(install_packages())
 
 
 @marquee.command(
@@ -176,24 +178,28 @@ def _target(name: str | None) -> Target:
 
 def _report(report) -> None:
     for note in report.notes:
-        click.echo(note)
+        echo(one_line(note, None))
     for table, rows in report.rows.items():
-        click.echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows")
+        echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows")
     if report.rejected:
-        click.echo(f"raw_{report.source}.{'rejects':<24} {report.rejected:>12,} rows")
-    click.echo(f"{report.seconds:.1f} s")
+        echo(f"raw_{report.source}.{'rejects':<24} {report.rejected:>12,} rows")
+    echo(f"{report.seconds:.1f} s")
 
 
 def main() -> None:
     """Entry point: every error is one or two lines and exit code 1; ``--debug`` shows where."""
     if "--debug" in sys.argv[1:]:
-        _settle()
-        sys.exit(marquee(standalone_mode=False) or 0)
+        try:
+            _settle()
+            sys.exit(marquee(standalone_mode=False) or 0)
+        except Exception:
+            echo(traceback.format_exc().rstrip(), err=True)
+            sys.exit(1)
     try:
         _settle()
         marquee()
     except Exception as error:
-        click.echo(f"Error: {explain(error)}", err=True)
+        echo(f"Error: {explain(error)}", err=True)
         sys.exit(1)
 
 

@@ -13,6 +13,7 @@ from ingestion import libpq, profiles, server, warehouse
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
 from ingestion.server import Server
+from ingestion.terminal import echo
 from ingestion.warehouse import Target, load_target
 
 target_option = click.option("--target", "name", help="Target of the profile, as in dbt.")
@@ -35,16 +36,16 @@ def start(port: int | None) -> None:
     started = embedded.start(port, server.profiles_login(warehouse.profiles_path()))
     wrote = server.write_profiles(embedded)
     state = "made and started" if made else "started" if started else "running already"
-    click.echo(f"The embedded PostgreSQL is {state}: {embedded.target.place}")
+    echo(f"The embedded PostgreSQL is {state}: {embedded.target.place}")
     if wrote:
-        click.echo(f"Wrote {warehouse.profiles_path()}")
+        echo(f"Wrote {warehouse.profiles_path()}")
 
 
 @db.command()
 def stop() -> None:
     """Stop the embedded PostgreSQL; its data stay."""
     stopped = _embedded("Stop").stop()
-    click.echo(f"The embedded PostgreSQL {'is stopped' if stopped else 'was not running'}.")
+    echo(f"The embedded PostgreSQL {'is stopped' if stopped else 'was not running'}.")
 
 
 @db.command()
@@ -67,7 +68,7 @@ def status(name: str | None) -> None:
     if not server.is_embedded(target) or embedded.running:
         facts |= _answer(target)
     for label, fact in facts.items():
-        click.echo(f"{label:<9} {fact}")
+        echo(f"{label:<9} {fact}")
     if facts.get("state") == "stopped":
         raise UserError("The embedded PostgreSQL is stopped.\nStart it with: marquee db start")
 
@@ -86,9 +87,9 @@ def url(name: str | None, role: str | None, no_password: bool) -> None:
     if role:
         target = _login(target, role)
     if no_password:
-        click.echo(replace(target, password="").url.replace(":@", "@", 1))
+        echo(replace(target, password="").url.replace(":@", "@", 1))
     else:
-        click.echo(target.url)
+        echo(target.url)
 
 
 @db.command()
@@ -108,11 +109,11 @@ def roles(name: str | None) -> None:
         "transformer": "runs dbt: reads raw data, owns what the models make",
         "reporter": "reads marts and nothing else",
     }.items():
-        click.echo(f"{names[role]:<20} {may}")
+        echo(f"{names[role]:<20} {may}")
     if server.is_embedded(target):
-        click.echo("Log in as one of them: marquee db url --role reporter")
+        echo("Log in as one of them: marquee db url --role reporter")
     else:
-        click.echo(_to_log_in(names["reporter"]))
+        echo(_to_log_in(names["reporter"]))
 
 
 @db.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -146,7 +147,7 @@ def reset(yes: bool) -> None:
         shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
     embedded.reset(server.profiles_login(warehouse.profiles_path()))
     server.write_profiles(embedded)
-    click.echo(f"The embedded PostgreSQL is empty and running: {embedded.target.place}")
+    echo(f"The embedded PostgreSQL is empty and running: {embedded.target.place}")
 
 
 def _login(target: Target, role: str) -> Target:

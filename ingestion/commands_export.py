@@ -9,6 +9,7 @@ import click
 from ingestion import server, warehouse
 from ingestion.errors import UserError
 from ingestion.export import FORMATS, LATEST, MANIFEST, export_marts
+from ingestion.terminal import echo
 
 
 @click.group()
@@ -36,8 +37,8 @@ def marts(to: str, kind: str, select: tuple[str, ...], schema: str | None, name:
     size = 0
     for mart in manifest["marts"]:
         size += sum(file["bytes"] for file in mart["files"])
-        click.echo(f"{mart['name']:<34} {mart['rows']:>12,} rows {len(mart['files']):>5} files")
+        echo(f"{mart['name']:<34} {mart['rows']:>12,} rows {len(mart['files']):>5} files")
     place = to.rstrip("/")
-    click.echo(f"{size / 1e6:,.1f} MB in {time.monotonic() - started:.1f} s: {place}/{MANIFEST}")
+    echo(f"{size / 1e6:,.1f} MB in {time.monotonic() - started:.1f} s: {place}/{MANIFEST}")
     folder = manifest["version"] if "://" in to else LATEST
-    click.echo(f"Read it from {place}/{folder}/")
+    echo(f"Read it from {place}/{folder}/")

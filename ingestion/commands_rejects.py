@@ -9,9 +9,9 @@ import click
 from ingestion import server
 from ingestion.errors import UserError
 from ingestion.rejects import SOURCES, counts, open_rejects
+from ingestion.terminal import echo, one_line
 from ingestion.warehouse import Target
 
-SHORT = 160  # characters of a text that `show` prints
 target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
 reason_option = click.option("--reason", metavar="CODE", help="Only with this reason code.")
 
@@ -29,17 +29,17 @@ def rejects(context: click.Context, target_name: str | None) -> None:
         return
     found = counts(_target(target_name))
     if not found:
-        click.echo("There are no open rejects.")
+        echo("There are no open rejects.")
         return
     head = ("source", "reason", "rejects", "latest file", "e.g. line")
-    rows = [(*row[:2], f"{row[2]:,}", row[3], f"{row[4]:,}") for row in found]
+    rows = [(*row[:2], f"{row[2]:,}", one_line(row[3]), f"{row[4]:,}") for row in found]
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     for row in (head, *rows):
         cells = [
             cell.rjust(width) if at in (2, 4) else cell.ljust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        click.echo("  ".join(cells))
+        echo("  ".join(cells))
 
 
 @rejects.command()
@@ -54,13 +54,14 @@ def show(source: str | None, reason: str | None, limit: int, target_name: str | 
     for name in [source] if source else SOURCES:
         for reject in open_rejects(target, name, reason, limit - shown + 1):
             if shown == limit:
-                click.echo(f"There are more: --limit {limit * 10}")
+                echo(f"There are more: --limit {limit * 10}")
                 return
-            click.echo(f"{reject.file}:{reject.line}  {reject.reason_code}: {reject.reason}")
-            click.echo(f"    {_printable(reject.raw_text)}")
+            why = one_line(reject.reason, None)
+            echo(f"{one_line(reject.file)}:{reject.line}  {reject.reason_code}: {why}")
+            echo(f"    {one_line(reject.raw_text)}")
             shown += 1
     if not shown:
-        click.echo(_none(reason))
+        echo(_none(reason))
 
 
 @rejects.command()
@@ -77,7 +78,7 @@ def export(file: Path, reason: str | None, target_name: str | None) -> None:
     count = replay.export(open_rejects(_target(target_name), "transactions", reason), file)
     if not count:
         raise UserError(f"{_none(reason)}\nNothing is written.")
-    click.echo(f"{count:,} rejects are in {file}.\nMend them, then: marquee rejects replay {file}")
+    echo(f"{count:,} rejects are in {file}.\nMend them, then: marquee rejects replay {file}")
 
 
 @rejects.command("replay")
@@ -95,8 +96,8 @@ def replay_command(file: Path | None, target_name: str | None) -> None:
     texts = replay.mended(file) if file else None
     report = replay.replay(texts, _target(target_name))
     for note in report.notes:
-        click.echo(note)
-    click.echo(f"{report.rows['transactions']:,} rows have landed, in {report.seconds:.1f} s.")
+        echo(one_line(note, None))
+    echo(f"{report.rows['transactions']:,} rows have landed, in {report.seconds:.1f} s.")
 
 
 def _target(name: str | None) -> Target:
@@ -112,10 +113,3 @@ def _target(name: str | None) -> Target:
 
 def _none(reason: str | None) -> str:
     return f"There are no open rejects{f' with the reason {reason}' if reason else ''}."
-
-
-def _printable(text: str) -> str:
-    """The beginning of a text, safe on a terminal."""
-    start = text[:SHORT]
-    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
-    return f"{safe}... ({len(text):,} characters)" if len(text) > SHORT else safe

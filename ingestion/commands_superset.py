@@ -27,6 +27,7 @@ from ingestion.errors import UserError
 from ingestion.run import target_path
 from ingestion.server import write_private
 from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
+from ingestion.terminal import echo
 from ingestion.warehouse import PROJECT_DIR, Target
 
 HOST, PORT = "127.0.0.1", 8088
@@ -47,9 +48,9 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
     address = f"http://{HOST}:{port}"
     password = place.prepare()
     if password:
-        click.echo(f"Log in as admin, password {password}\nIt is printed this once.")
+        echo(f"Log in as admin, password {password}\nIt is printed this once.")
     if place.reader() == place.target:
-        click.echo(
+        echo(
             f"Superset reads as {place.target.user}. To have it read as the reporter, set"
             " MARQUEE_REPORTER_PASSWORD."
         )
@@ -60,13 +61,13 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
             f"Choose another one: make superset PORT={port + 1}"
         )
     for dashboard in place.dashboards():
-        click.echo(
+        echo(
             f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
         )
     if running:
-        click.echo("Superset is running already.")
+        echo("Superset is running already.")
         return
-    click.echo("Ctrl-C stops it.")
+    echo("Ctrl-C stops it.")
     place.serve(port)
 
 
@@ -78,15 +79,15 @@ def export(folder: Path | None, target_name: str | None) -> None:
     folder = folder or FOLDER
     changed = Superset(server.ready(target_name)).export(folder)
     for path in changed:
-        click.echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)
-    click.echo(f"{len(changed)} files changed.")
+        echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)
+    echo(f"{len(changed)} files changed.")
 
 
 @superset.command()
 @target_option
 def password(target_name: str | None) -> None:
     """Give the user admin a new password, and print it."""
-    click.echo(Superset(server.ready(target_name)).new_password())
+    echo(Superset(server.ready(target_name)).new_password())
 
 
 @dataclass
@@ -126,7 +127,7 @@ class Superset:
         if self.state.get("imported") == print_of:
             return None
         first = not self.state.get("imported")
-        click.echo(
+        echo(
             "Setting Superset up; this takes about a minute." if first else "Importing bi/superset."
         )
         fresh = secrets.token_urlsafe(12) if first else None

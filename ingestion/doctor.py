@@ -19,6 +19,7 @@ from ingestion import libpq
 from ingestion.errors import UserError
 from ingestion.fitness import problem
 from ingestion.paths import STATE_DIR, packages_dir, writable
+from ingestion.terminal import echo
 from ingestion.warehouse import Target, load_target, profiles_path, role_names
 
 DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
@@ -224,9 +225,9 @@ def doctor(name: str | None) -> None:
         word, colour = {True: ("ok", "green"), None: ("warn", "yellow"), False: ("FAIL", "red")}[
             check.ok
         ]
-        # click leaves the colour out where the output is no terminal
-        click.echo(f"{click.style(f'{word:<4}', fg=colour)}  {check.name:<{width}}  {check.detail}")
+        echo(f"{word:<4}", nl=False, fg=colour)
+        echo(f"  {check.name:<{width}}  {check.detail}")
         if check.remedy:
-            click.echo(f"{'':<{width + 8}}{check.remedy}")
+            echo(f"{'':<{width + 8}}{check.remedy}")
     if any(check.ok is False for check in found):
         raise SystemExit(1)

@@ -5,12 +5,18 @@ import sys
 
 import click
 
+from ingestion.terminal import printable
+
 
 class UserError(click.ClickException):
     """Something the user can mend: one or two lines that say what is wrong and what to do.
 
     Click prints it as ``Error: ...`` on standard error and exits with code 1, without a traceback.
+    What it quotes of others is printed safely.
     """
+
+    def format_message(self) -> str:
+        return printable(self.message)
 
 
 def install_command(extra: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
+from ingestion.terminal import echo, printable
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -26,6 +26,7 @@ def task(label: str, total: float | None = None, unit: str = "rows") -> Iterator
         return
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -42,7 +43,7 @@ def task(label: str, total: float | None = None, unit: str = "rows") -> Iterator
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(label, total=total, unit=unit)
+        bar = progress.add_task(escape(printable(label)), total=total, unit=unit)
 
         def advance(n: float = 1, total: float | None = None, unit: str | None = None) -> None:
             fields = {"unit": unit} if unit else {}
@@ -61,6 +62,6 @@ def _plain(label: str, total: float | None, unit: str) -> Callable:
         if time.monotonic() >= state["next"]:
             state["next"] = time.monotonic() + PLAIN_EVERY
             of = f" of {state['total']:,.0f}" if state["total"] else ""
-            click.echo(f"  {label}: {state['done']:,.0f}{of} {state['unit']}", err=True)
+            echo(f"  {label}: {state['done']:,.0f}{of} {state['unit']}", err=True)
 
     return advance

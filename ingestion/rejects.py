@@ -6,6 +6,8 @@ Nothing is deleted from raw data, so whether a reject is open follows from what 
   its last line had been cut off), or a mended text has landed in its place: a row with the file,
   the line and the checksum of the reject, of a load that the ledger calls a replay.
 - brands: the newest version of a file is what counts, and so do its rejects.
+- tmdb: a value of a film is closed once the film has been pulled again, one of a list at the next
+  pull. Its place is what was asked for and the field.
 
 Loads that have not finished are not there yet.
 """
@@ -70,6 +72,17 @@ OPEN = {
             _dlt_load_id as load_id, reason_code, reason, raw_text, null as place, null as header
         from raw_brands.rejects
         inner join newest using (kind, _dlt_load_id)
+    """,
+    "tmdb": """
+        select
+            path || ' ' || field as file, 1 as line, '' as checksum, _dlt_load_id as load_id,
+            reason_code, reason, raw_text, null as place, null as header
+        from raw_tmdb.rejects as rejects
+        where _dlt_load_id in (select load_id from raw_tmdb._dlt_loads where status = 0)
+        and pulled_at >= coalesce(
+            (select pulled_at from raw_tmdb.movies where id = rejects.movie_id),
+            (select max(pulled_at) from raw_tmdb.movie_metrics)
+        )
     """,
 }
 SOURCES = tuple(OPEN)

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import psycopg2
 
 from ingestion import paths, progress, server, warehouse
@@ -23,6 +22,7 @@ from ingestion.errors import UserError
 from ingestion.fitness import refuse_unfit
 from ingestion.paths import make_state_dir
 from ingestion.pipeline import LoadReport
+from ingestion.terminal import echo, one_line
 from ingestion.warehouse import PROJECT_DIR, Target
 
 SAMPLE_ROWS = 100_000
@@ -47,9 +47,10 @@ class Steps:
         yield said
         self.seconds[name] = time.monotonic() - started
         what, *notes = said or [""]
-        click.echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {what}")
+        echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {what}")
         for note in notes:
-            click.echo(textwrap.fill(note, 100, initial_indent=INDENT, subsequent_indent=INDENT))
+            safe = one_line(note, None)
+            echo(textwrap.fill(safe, 100, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
 def run_all(target_name: str | None) -> None:
@@ -328,12 +329,12 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     rows: Counter[str] = Counter()
     for report in reports:
         rows.update({f"raw_{report.source}.{table}": n for table, n in report.rows.items()})
-    click.echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
+    echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
     for table in sorted(+rows):
-        click.echo(f"  {table:<32} {rows[table]:>9,}")
+        echo(f"  {table:<32} {rows[table]:>9,}")
     marts = warehouse.marts_schema(target)
     role = " --role reporter" if server.is_embedded(target) else ""
-    click.echo(f"""
+    echo(f"""
 Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 
 Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -24,11 +24,13 @@ class Built:
         target: where the database is.
         folder: holds profiles.yml, dbt's artifacts and logs, dlt's working files.
         first_run: what the first ``marquee run`` printed.
+        variables: set for all programs that are run.
     """
 
     target: Target
     folder: Path
     first_run: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def password(self) -> str:
@@ -46,6 +48,7 @@ class Built:
             "DBT_TARGET_PATH": str(self.target_path),
             "DBT_LOG_PATH": str(self.folder / "logs"),
             "MARQUEE_STATE_DIR": str(self.folder / "state"),
+            **self.variables,
         }
 
     def write_profile(self) -> None:

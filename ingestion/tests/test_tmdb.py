@@ -442,6 +442,55 @@ def test_films_that_tmdb_fails_to_give_are_asked_for_by_the_next_pull(pull) -> N
         assert asked_for(stand_in, before) == [2]
 
 
+def test_films_that_stay_broken_never_end_a_pull(
+    pull, query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are; each pull asks for some of them, and lands all others."""
+    monkeypatch.setenv("SOURCES__TMDB__MAX_TRIES", "1")
+    broken = Fault(status=500, path=r"/movie/([2468]|1\d|2\d)$")
+    with StandIn(films(40), token=TOKEN, faults=[broken]) as stand_in:
+        with pytest.raises(UserError, match="no usable answer"):
+            pull(stand_in)  # eleven in a row: the server may be down
+        assert query("select count(*) from raw_tmdb.movies") == [(5,)], "what came before is kept"
+        for _ in range(3):
+            try:
+                report = pull(stand_in)
+            except UserError:
+                continue
+        assert any("failed to give" in note for note in report.notes)
+        assert query("select count(*) from raw_tmdb.movies") == [(16,)]
+        stand_in.faults.clear()
+        for _ in range(2):
+            pull(stand_in)
+    assert query("select count(*) from raw_tmdb.movies") == [(40,)]
+
+
+def test_a_film_that_is_gone_is_asked_for_again_when_a_list_names_it(pull, query) -> None:
+    today = datetime.now(timezone.utc).date()
+    lately = film(3, release_date=f"{today - timedelta(days=10)}")
+    with StandIn([*films(2), lately], token=TOKEN) as stand_in:
+        pull(stand_in)
+        stand_in.missing = {1, 3}
+        stand_in.change(1)
+        stand_in.change(3)
+        pull(stand_in)
+        assert query("select movie_id from raw_tmdb.removed_movies order by 1") == [(1,), (3,)]
+        stand_in._changes.clear()
+        for _ in range(2):
+            before = len(stand_in.requests)
+            pull(stand_in)
+            assert asked_for(stand_in, before) == []
+        query("update raw_tmdb.removed_movies set asked_at = asked_at - interval '151 days'")
+        query("update raw_tmdb.movies set pulled_at = pulled_at - interval '151 days' where id = 1")
+        before = len(stand_in.requests)
+        pull(stand_in)
+        assert asked_for(stand_in, before) == [1]
+        stand_in.missing.clear()
+        stand_in.change(1, title="Back")
+        pull(stand_in)
+    assert query("select title from raw_tmdb.movies where id = 1") == [("Back",)]
+
+
 def test_an_outage_ends_the_pull(pull, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__TMDB__MAX_TRIES", "2")
     with (

@@ -18,6 +18,8 @@ How a pull works:
 - Later ones ask ``/movie/changes`` which films have changed since the last pull and refresh those
   that are landed, and discover what was released lately. Films not pulled for ``max_age_days`` are
   refreshed as well.
+- A film that TMDB has no more (404) is remembered in ``removed_movies``, and asked for again once a
+  list names it, or after ``max_age_days``.
 - Then titles that brand releases name, and no landed film has, are searched for, each once.
 
 Films are landed in chunks. dlt's state, which is committed with each chunk, says when the pull
@@ -36,11 +38,10 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
 from typing import Any
 
 import dlt
@@ -53,13 +54,14 @@ from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.progress import task
 from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable
+from ingestion.sources.tmdb.rows import Reject, film_row, genre_rows
 from ingestion.sources.tmdb.settings import (
-    COLLECTION_FIELDS,
-    FILM_FIELDS,
     GENRES_COLUMNS,
     LIST_FIELDS,
     METRICS_COLUMNS,
     MOVIES_COLUMNS,
+    REJECTS_COLUMNS,
+    REMOVED_COLUMNS,
     SAMPLE_PULLS,
     TmdbSettings,
 )
@@ -67,7 +69,7 @@ from ingestion.warehouse import PROJECT_DIR, Target
 
 ENV_FILE = PROJECT_DIR / ".env"
 SAMPLE = "sample"  # the origin of films that came from the stand-in
-MOST_FAILURES = 10  # films that TMDB may fail to give before a pull gives up
+MOST_FAILURES = 10  # films in a row that TMDB may fail to give before a pull gives up
 NEVER = datetime.min.replace(tzinfo=timezone.utc)
 ROOT_TABLES = ("movies", "movie_metrics", "genres")
 BRAND_TITLES = {"raw_brands.brand_releases": "release", "raw_brands.brands": "top_release"}
@@ -88,25 +90,60 @@ class Chunk:
         pulled_at: when the pull was made (with time zone).
         state: this source's state once the chunk is landed.
         genres: the list of genres, where it has to be landed as well.
+        rejects: what was put aside of lists before.
+        interrupted: the state if TMDB stops to give films amid the chunk.
+        owed: films that TMDB failed to give before. What they do ends no pull.
+        failed_in_a_row: films that TMDB failed to give, up to this chunk; then up to its end.
         advance: told of each film done.
         missing: films that TMDB turned out not to have (404).
         failed: films that it failed to give.
+        stopped: why the chunk was ended before its last film.
+        left_out: films that were not asked for then, and are not owed.
     """
 
     ids: list[int]
     pulled_at: datetime
     state: dict[str, Any]
     genres: list[dict[str, Any]] | None = None
+    rejects: list[Reject] = field(default_factory=list)
+    interrupted: dict[str, Any] = field(default_factory=dict)
+    owed: frozenset[int] = frozenset()
+    failed_in_a_row: int = 0
     advance: Callable[[int], None] = lambda _: None
     missing: list[int] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
+    stopped: TmdbUnavailable | None = None
+    left_out: set[int] = field(default_factory=set)
 
 
 @dlt.source(name="tmdb", max_table_nesting=1)
 def tmdb_source(client: TmdbClient, chunk: Chunk) -> Any:
-    """The films of a chunk, their metrics and, where the chunk has it, the list of genres."""
+    """The films of a chunk, their metrics, what was put aside, and the genres if it has them."""
 
-    @dlt.resource(
+    @dlt.resource(name="answers", selected=False)
+    def answers() -> Iterator[dict[str, list[Any]]]:
+        """Rows by table, as TMDB answers; the first answer is empty, for tables to be made."""
+        yield {}
+        if chunk.rejects:
+            yield {"rejects": [reject.row(chunk.pulled_at) for reject in chunk.rejects]}
+        done = set()
+        with closing(client.films(chunk.ids)) as films:
+            for film_id, film in films:
+                chunk.advance(1)
+                done.add(film_id)
+                if not isinstance(film, TmdbUnavailable):
+                    chunk.failed_in_a_row = 0
+                    yield _rows_of(film_id, film, chunk)
+                    continue
+                chunk.failed.append(film_id)
+                chunk.failed_in_a_row += 1
+                if chunk.failed_in_a_row > MOST_FAILURES:
+                    chunk.stopped = film
+                    break
+        _keep_state(chunk, done)
+
+    @dlt.transformer(
+        data_from=answers,
         name="movies",
         write_disposition="merge",
         primary_key="id",
@@ -117,38 +154,49 @@ def tmdb_source(client: TmdbClient, chunk: Chunk) -> Any:
             for name, columns in LIST_FIELDS.items()
         },
     )
-    def movies() -> Iterator[Any]:
+    def movies(answer: dict[str, list[Any]]) -> Iterator[Any]:
         """One row a film, as it was when last pulled; its lists are in child tables."""
-        yield dlt.mark.materialize_table_schema()
-        for film_id, film in client.films(chunk.ids):
-            chunk.advance(1)
-            if isinstance(film, TmdbUnavailable):
-                chunk.failed.append(film_id)
-                if len(chunk.failed) > MOST_FAILURES:
-                    raise film
-            elif film is None:
-                chunk.missing.append(film_id)
-            else:
-                yield film_row(film, chunk.pulled_at)
-        state = dlt.current.source_state()
-        owed = set(state.get("owed", [])).difference(chunk.ids).union(chunk.failed)
-        state.clear()
-        state.update(chunk.state, owed=sorted(owed))
+        yield answer.get("movies", []) if answer else dlt.mark.materialize_table_schema()
 
     @dlt.transformer(
+        data_from=answers,
         name="movie_metrics",
         write_disposition="merge",  # rows are only added, but a repeated load adds none twice
         primary_key=("movie_id", "pulled_at"),
         columns=METRICS_COLUMNS,
         schema_contract=CONTRACT,
     )
-    def movie_metrics(film: dict[str, Any]) -> Iterator[Any]:
+    def movie_metrics(answer: dict[str, list[Any]]) -> Iterator[Any]:
         """One row a film and pull: what moves from day to day."""
-        if film:
-            metrics = {**film, "movie_id": film["id"]}
-            yield {name: metrics[name] for name in METRICS_COLUMNS}
+        if answer:
+            films = [{**film, "movie_id": film["id"]} for film in answer.get("movies", [])]
+            yield [{name: film[name] for name in METRICS_COLUMNS} for film in films]
         else:
             yield dlt.mark.materialize_table_schema()
+
+    @dlt.transformer(
+        data_from=answers,
+        name="rejects",
+        write_disposition="merge",  # as metrics
+        primary_key=("path", "field", "pulled_at"),
+        columns=REJECTS_COLUMNS,
+        schema_contract=CONTRACT,
+    )
+    def rejects(answer: dict[str, list[Any]]) -> Iterator[Any]:
+        """One row a value that cannot be right, and pull."""
+        yield answer.get("rejects", []) if answer else dlt.mark.materialize_table_schema()
+
+    @dlt.transformer(
+        data_from=answers,
+        name="removed_movies",
+        write_disposition="merge",  # as metrics
+        primary_key=("movie_id", "asked_at"),
+        columns=REMOVED_COLUMNS,
+        schema_contract=CONTRACT,
+    )
+    def removed_movies(answer: dict[str, list[Any]]) -> Iterator[Any]:
+        """One row a film and pull that found TMDB without it."""
+        yield answer.get("removed_movies", []) if answer else dlt.mark.materialize_table_schema()
 
     @dlt.resource(
         name="genres",
@@ -161,76 +209,29 @@ def tmdb_source(client: TmdbClient, chunk: Chunk) -> Any:
         """TMDB's list of genres."""
         yield chunk.genres or dlt.mark.materialize_table_schema()
 
-    films = movies()
-    return [films, films | movie_metrics, *([] if chunk.genres is None else [genres()])]
+    kept = [movies, movie_metrics, rejects, removed_movies]
+    return [answers, *kept, *([] if chunk.genres is None else [genres()])]
 
 
-def film_row(film: dict[str, Any], pulled_at: datetime) -> dict[str, Any]:
-    """The row of a film, from what /movie/{id} gives.
+def _rows_of(film_id: int, film: dict[str, Any] | None, chunk: Chunk) -> dict[str, list[Any]]:
+    if film is None:
+        chunk.missing.append(film_id)
+        return {"removed_movies": [{"movie_id": film_id, "asked_at": chunk.pulled_at}]}
+    row, rejects = film_row(film, chunk.pulled_at)
+    return {"movies": [row], "rejects": [reject.row(chunk.pulled_at) for reject in rejects]}
 
-    "" as a release date becomes null; other empty texts and zeros stay as TMDB has them. A field
-    with no column, and a value that does not fit its column, go to ``extra_fields`` unless null.
+
+def _keep_state(chunk: Chunk, done: set[int]) -> None:
+    """Put the state of the chunk in place, and remember which films TMDB owes.
+
+    Those that it has failed to give come last, so that they do not keep others waiting for ever.
     """
-    row, extra = _fitted(film, FILM_FIELDS)
-    collection = extra.pop("belongs_to_collection", None)
-    if isinstance(collection, dict):
-        row["belongs_to_collection"], collection = _fitted(collection, COLLECTION_FIELDS)
-    for name, columns in LIST_FIELDS.items():
-        items = extra.get(name)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            continue
-        fitted = [_fitted(item, columns) for item in items]
-        row[name], extra[name] = [item for item, _ in fitted], [rest for _, rest in fitted]
-        if not any(extra[name]):
-            del extra[name]
-    if collection:
-        extra["belongs_to_collection"] = collection
-    return {**row, "extra_fields": _plain(extra) or None, "pulled_at": pulled_at}
-
-
-def _fitted(
-    values: dict[str, Any], columns: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of the columns, null where they do not fit, and all that is left over and not null."""
-    row = {name: _fit(values.get(name), column) for name, column in columns.items()}
-    rest = {
-        name: value
-        for name, value in values.items()
-        if value is not None and (name not in row or (row[name] is None and value != ""))
-    }
-    return row, rest
-
-
-def _fit(value: Any, column: dict[str, Any]) -> Any:
-    """The value as the column's type, or None where it is not of that type or beyond its range."""
-    kind, fitted = column["data_type"], None
-    if isinstance(value, str):
-        if kind == "text":
-            fitted = _plain(value)
-        elif kind == "date":
-            with suppress(ValueError):
-                fitted = datetime.strptime(value, "%Y-%m-%d").date()
-    elif isinstance(value, bool):
-        fitted = value if kind == "bool" else None
-    elif isinstance(value, int | Decimal):
-        if kind == "bigint" and abs(value) < 2**63 and value == int(value):
-            fitted = int(value)
-        elif kind == "decimal" and abs(value) < 10 ** (column["precision"] - column["scale"]):
-            fitted = value
-    return fitted
-
-
-def _plain(value: Any) -> Any:
-    """The value as PostgreSQL's text and JSON can hold it."""
-    if isinstance(value, dict):
-        return {_plain(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return value.replace("\0", "").encode("utf-8", "replace").decode()
-    if isinstance(value, Decimal):
-        return float(value)
-    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+    state = dlt.current.source_state()
+    before = dict.fromkeys([*state.get("owed", []), *chunk.owed])
+    chunk.left_out = set(chunk.ids) - done - chunk.owed
+    owed = [film_id for film_id in before if film_id not in done] + chunk.failed
+    state.clear()
+    state.update(chunk.interrupted if chunk.left_out else chunk.state, owed=owed)
 
 
 # Pulls
@@ -275,7 +276,7 @@ def ingest(
             job.pull_from_tmdb(token, since, until)
         else:
             job.land_sample(since, until)
-        job.make_child_tables()
+        job.make_tables()
     job.report.seconds = time.monotonic() - started
     return job.report
 
@@ -365,28 +366,35 @@ class _Ingestion:
                 if not (since or until):
                     self._look_up_titles(client, now)
 
-    def make_child_tables(self) -> None:
-        """Make the child tables that dlt has not: it waits for the first film with such an item."""
-        types = {"bigint": "bigint", "text": "varchar"}
-        keys = (
+    def make_tables(self) -> None:
+        """Make the tables that dlt has not, for models to read: it waits for a row of their own."""
+        of_lists = (
             '"_dlt_root_id" varchar not null, "_dlt_parent_id" varchar not null,'
-            ' "_dlt_list_idx" bigint not null, "_dlt_id" varchar not null unique'
+            ' "_dlt_list_idx" bigint not null'
         )
+        tables = {f"movies__{name}": (columns, of_lists) for name, columns in LIST_FIELDS.items()}
+        of_loads = '"_dlt_load_id" varchar not null'
+        tables["rejects"] = REJECTS_COLUMNS, of_loads
+        tables["removed_movies"] = REMOVED_COLUMNS, of_loads
+        types = {"bigint": "bigint", "text": "varchar", "timestamp": "timestamp with time zone"}
         with (
             closing(self.target.connect()) as connection,
             connection,
             connection.cursor() as cursor,
         ):
-            for name, columns in LIST_FIELDS.items():
+            for name, (columns, keys) in tables.items():
                 typed = ", ".join(f'"{n}" {types[c["data_type"]]}' for n, c in columns.items())
-                table = f'"{self.pipeline.dataset_name}"."movies__{name}"'
-                cursor.execute(f"create table if not exists {table} ({typed}, {keys})")
+                table = f'"{self.pipeline.dataset_name}"."{name}"'
+                unique = '"_dlt_id" varchar not null unique'
+                cursor.execute(f"create table if not exists {table} ({typed}, {keys}, {unique})")
 
     # Kinds of pulls
 
     def _pull(self, client: TmdbClient, origin: str, now: datetime) -> bool:
         """Bring all films up to date, or go on with that; False where max_movies cut it short."""
-        state, landed = self._state(), self._landed()
+        state, landed, removed = self._state(), self._landed(), self._removed()
+        # a film that TMDB had no more is asked for again as if it had been pulled then
+        known = {**removed, **{f: max(at, removed.get(f, NEVER)) for f, at in landed.items()}}
         if state.get("origin", origin) != origin:
             self.report.notes.append(
                 f"The films here were from {state['origin']}: all are pulled anew from {origin}."
@@ -402,12 +410,18 @@ class _Ingestion:
             changed = client.changed(read_until, max(read_until, now.date()))
             lately = read_until - timedelta(days=self.settings.new_release_days)
             due = now - timedelta(days=self.settings.max_age_days)
+            just_now = now - timedelta(days=1)
             wanted = [
-                *state.get("owed", []),
-                *(film for film in client.discover(lately, None) if film not in landed),
-                *(film for film, pulled in landed.items() if film in changed or pulled < due),
+                *(
+                    film
+                    for film in client.discover(lately, None)
+                    if film not in landed and removed.get(film, NEVER) < just_now
+                ),
+                *(film for film, asked in known.items() if film in changed or asked < due),
             ]
-        films = [film for film in dict.fromkeys(wanted) if landed.get(film, NEVER) < begun]
+        owed = dict.fromkeys(state.get("owed", []))
+        wanted = [*dict.fromkeys(film for film in wanted if film not in owed), *owed]
+        films = [film for film in wanted if known.get(film, NEVER) < begun]
         finished = {**state, "origin": origin, "read_until": begun.date().isoformat()}
         finished.pop("begun", None)
         meanwhile = {**state, "origin": origin, "begun": begun.isoformat()}
@@ -423,13 +437,14 @@ class _Ingestion:
     ) -> None:
         """Pull the films released in a range."""
         state, landed = {"origin": origin, **self._state()}, self._landed()
-        lately = now - timedelta(days=1)
-        films = [f for f in client.discover(since, until) if landed.get(f, NEVER) < lately]
+        known, lately = {**self._removed(), **landed}, now - timedelta(days=1)
+        films = [f for f in client.discover(since, until) if known.get(f, NEVER) < lately]
         self._land(client, films, now, state, state, genres=self._new_genres(client))
 
     def _look_up_titles(self, client: TmdbClient, now: datetime) -> None:
         """Search for the releases of brands that no landed film is titled like."""
-        known, landed = set(self._state().get("looked_up", [])), self._landed()
+        known = set(self._state().get("looked_up", []))
+        landed = {**self._removed(), **self._landed()}
         titles = [title for title in self._unmatched_titles() if title not in known]
         titles, found = titles[: self.settings.max_lookups], 0
         for start in range(0, len(titles), LOOK_UP_AT_ONCE):
@@ -464,25 +479,38 @@ class _Ingestion:
         allowed = films[: self.left]
         self.left -= len(allowed)
         complete = len(allowed) == len(films)
-        size, missing, failed = self.settings.chunk_size, 0, 0
+        owed = frozenset(self._state().get("owed", []))
+        size, missing, failed, in_a_row = self.settings.chunk_size, 0, [], 0
         with task(f"TMDB films as of {now:%Y-%m-%d}", len(allowed), "films") as advance:
             for start in range(0, len(allowed), size) or [0]:
-                last = complete and start + size >= len(films)
+                last = complete and owed.issuperset(films[start + size :])
                 chunk = Chunk(
                     ids=allowed[start : start + size],
                     pulled_at=now,
                     state=finished if last else meanwhile,
                     genres=None if start else genres,
+                    rejects=client.take_rejects(),
+                    interrupted=meanwhile,
+                    owed=owed,
+                    failed_in_a_row=in_a_row,
                     advance=advance,
                 )
-                if chunk.ids or chunk.genres or chunk.state != self._state():
+                if chunk.ids or chunk.genres or chunk.rejects or chunk.state != self._state():
                     self._run(tmdb_source(client, chunk))
-                missing, failed = missing + len(chunk.missing), failed + len(chunk.failed)
+                missing, failed = missing + len(chunk.missing), failed + chunk.failed
+                in_a_row = chunk.failed_in_a_row
+                if chunk.left_out:
+                    raise chunk.stopped
+                if chunk.stopped:
+                    break
         notes = self.report.notes
         if missing:
-            notes.append(f"{missing:,} films were left out: TMDB lists them but has them no more.")
+            notes.append(f"{missing:,} films were left out: TMDB has them no more.")
         if failed:
-            notes.append(f"TMDB failed to give {failed:,} films: the next pull asks again.")
+            named = ", ".join(map(str, failed[:5])) + (", ..." if len(failed) > 5 else "")
+            notes.append(
+                f"TMDB failed to give {len(failed):,} films ({named}): the next pull asks again."
+            )
         if not complete:
             notes.append(
                 f"Stopped after {len(allowed):,} of {len(films):,} films; run this again to go on."
@@ -504,6 +532,7 @@ class _Ingestion:
         counts = normalized.row_counts if normalized else {}
         for table in self.report.rows:
             self.report.rows[table] += counts.get(table, 0)
+        self.report.rejected += counts.get("rejects", 0)
 
     def _state(self) -> dict[str, Any]:
         return dict(self.pipeline.state.get("sources", {}).get("tmdb", {}))
@@ -524,12 +553,18 @@ class _Ingestion:
 
     def _new_genres(self, client: TmdbClient) -> list[dict[str, Any]] | None:
         """The list of genres, or None where it is landed already."""
-        genres = [_fitted(genre, GENRES_COLUMNS)[0] for genre in client.genres()]
-        genres = [genre for genre in genres if genre["id"] is not None]
+        genres, rejects = genre_rows(client.genres())
+        client.rejects += rejects
         table = f"{self.pipeline.dataset_name}.genres"
         landed = self._query(table, f"select id, name from {table}")  # noqa: S608
         known = {(genre["id"], genre["name"]) for genre in genres}.issubset(landed)
         return None if landed and known else genres
+
+    def _removed(self) -> dict[int, datetime]:
+        """The films that TMDB had no more when it was asked, and when that was last."""
+        table = f"{self.pipeline.dataset_name}.removed_movies"
+        query = f"select movie_id, max(asked_at) from {table} group by movie_id"  # noqa: S608
+        return dict(self._query(table, query))
 
     def _unmatched_titles(self) -> list[str]:
         movies = f"{self.pipeline.dataset_name}.movies"

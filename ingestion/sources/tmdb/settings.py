@@ -88,6 +88,36 @@ METRICS_COLUMNS = columns(
     revenue="bigint",
 )
 GENRES_COLUMNS = columns(id="bigint", name="text")
+REJECTS_COLUMNS = columns(
+    path="text",
+    field="text",
+    movie_id="bigint",
+    reason_code="text",
+    reason="text",
+    raw_text="text",
+    pulled_at="timestamp",
+)
+REMOVED_COLUMNS = columns(movie_id="bigint", asked_at="timestamp")
+
+# What a value that fits its column has to be as well. macros/movie_values.sql says the same to the
+# models, and a test holds both equal
+AT_LEAST = dict.fromkeys(
+    ("runtime", "budget", "revenue", "popularity", "vote_average", "vote_count"), 0
+)
+AT_MOST = {
+    "runtime": 10**6,  # minutes; the longest film has 51,420
+    "budget": 10**11,  # US dollars
+    "revenue": 10**11,
+    "popularity": 10**9,
+    "vote_average": 10,
+    "vote_count": 10**9,
+}
+NEEDED = {
+    *("title", "genres.id", "genres.name", "production_companies.id", "production_companies.name"),
+    *("production_countries.iso_3166_1", "spoken_languages.iso_639_1"),
+}
+LONGEST_TEXT = 1000  # characters of a title or a name
+LONGEST_REJECT = 10_000  # characters kept of a value that is put aside
 
 
 @configspec
@@ -100,7 +130,9 @@ class TmdbSettings(BaseConfiguration):
     concurrency: int = 16
     """Threads that wait for answers: enough for the full rate up to 0.4 s an answer."""
     timeout: float = 30.0
-    """Seconds without a byte after which a request counts as failed."""
+    """Seconds that a request may take in all, until the last byte of its answer has come."""
+    max_body_mb: float = 8.0
+    """Largest answer that is read, in MB of unpacked JSON; TMDB's have some ten thousand bytes."""
     max_tries: int = 6
     backoff: float = 0.5
     """Seconds before the second try; doubled for every further one, less up to half at random."""

@@ -110,6 +110,7 @@ class StandIn:
         missing: ids that lists name and /movie/{id} does not have.
 
     Attributes:
+        bodies: what /movie/{id} sends in place of a film, byte for byte: for what is not right.
         requests: path and query of each request so far, without ``api_key``.
     """
 
@@ -141,6 +142,7 @@ class StandIn:
         self.repeat, self.faults, self.missing = repeat, list(faults), set(missing)
         self.requests_per_second = requests_per_second
         self.requests: list[str] = []
+        self.bodies: dict[int, bytes] = {}
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
         self.as_of = as_of
@@ -200,7 +202,7 @@ class StandIn:
             seen = known[-1] if known else history[0] if history else {}
             now = {**UNKNOWN_TEXTS, **IMAGES, **film, **seen}
             now.pop("pulled_on", None)
-            released = now.get("release_date") or ""
+            released = _text(now.get("release_date"))
             if not day or known or released <= day.isoformat():
                 yield now
 
@@ -223,6 +225,8 @@ class StandIn:
             _refuse(400, APPENDED_TOO_MUCH)
         if film_id in self.missing or film_id not in self._today:
             _refuse(404)
+        if film_id in self.bodies:
+            return self.bodies[film_id]
         if film_id not in self._bodies:
             self._bodies[film_id] = json.dumps(self._today[film_id]).encode()
         return self._bodies[film_id]
@@ -243,12 +247,12 @@ class StandIn:
         found = [
             film
             for film in self._today.values()
-            if (film.get("vote_count") or 0) >= votes
+            if _number(film.get("vote_count")) >= votes
             and (not film.get("adult") or query.get("include_adult") == "true")
             and _within(film.get("release_date"), since, until)
         ]
         found.sort(key=lambda film: film["id"])
-        found.sort(key=lambda film: film.get(name) or "", reverse=direction == "desc")
+        found.sort(key=lambda film: _sortable(film.get(name)), reverse=direction == "desc")
         return found
 
     def _search(self, query: dict[str, str]) -> Any:
@@ -260,10 +264,13 @@ class StandIn:
             for film in self._today.values()
             if words
             and any(words <= _words(film.get(name)) for name in ("title", "original_title"))
-            and (film.get("release_date") or "").startswith(year)
+            and _text(film.get("release_date")).startswith(year)
         ]
         found.sort(
-            key=lambda film: (_words(film.get("title")) != words, -film.get("popularity", 0))
+            key=lambda film: (
+                _words(film.get("title")) != words,
+                -_number(film.get("popularity")),
+            )
         )
         return self._paged(found, page, PAGE_SIZE)
 
@@ -292,7 +299,7 @@ class StandIn:
         named = {
             genre["id"]: genre["name"]
             for film in self._films.values()
-            for genre in film.get("genres") or []
+            for genre in _genres_of(film)
         }
         by_name = sorted(named.items(), key=lambda genre: genre[1])
         return {"genres": [{"id": number, "name": name} for number, name in by_name]}
@@ -434,8 +441,34 @@ def _pull(row: dict[str, str]) -> Film:
 
 
 def _listed(film: Film) -> Film:
-    film = {"genre_ids": [genre["id"] for genre in film.get("genres") or []], **film}
+    film = {"genre_ids": [genre["id"] for genre in _genres_of(film)], **film}
     return {name: film.get(name) for name in LISTED}
+
+
+# A film may be given with any value in any field, for tests of what clients make of that
+
+
+def _genres_of(film: Film) -> list[dict[str, Any]]:
+    listed = film.get("genres")
+    return [
+        genre
+        for genre in (listed if isinstance(listed, list) else [])
+        if isinstance(genre, dict)
+        and isinstance(genre.get("id"), int)
+        and isinstance(genre.get("name"), str)
+    ]
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _sortable(value: Any) -> tuple[float, str]:
+    return _number(value), _text(value)
 
 
 def _page(query: dict[str, str]) -> int:
@@ -452,17 +485,22 @@ def _day(query: dict[str, str], name: str) -> date | None:
         return _refuse(422, BAD_PARAMETERS)
 
 
-def _within(released: str | None, since: date | None, until: date | None) -> bool:
+def _within(released: Any, since: date | None, until: date | None) -> bool:
     if not since and not until:
         return True
+    released = _text(released)
     return bool(released) and (str(since or "") <= released <= str(until or "9999"))
 
 
 @lru_cache(maxsize=10_000)
-def _words(text: str | None) -> frozenset[str]:
+def _words_of(text: str) -> frozenset[str]:
     """The words of a title, without case, accents and punctuation."""
-    plain = unicodedata.normalize("NFKD", text or "").encode("ascii", "ignore").decode().lower()
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return frozenset(re.findall(r"[a-z0-9]+", plain.replace("'", "")))
+
+
+def _words(value: Any) -> frozenset[str]:
+    return _words_of(_text(value))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ movie_keys as (
 ),
 
 movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 -- the cheapest reading that leads to each film; an original title costs more

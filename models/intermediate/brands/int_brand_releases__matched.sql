@@ -14,7 +14,7 @@ corrections as (
 ),
 
 movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 candidate_counts as (

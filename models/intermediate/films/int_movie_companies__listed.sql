@@ -11,11 +11,14 @@ listed as (
     select
         movies.movie_id,
         movie_companies.company_id,
-        min(movie_companies.company_name) as company_name,
-        min(movie_companies.origin_country) as origin_country,
+        min({{ sound_value('movie_companies.company_name', 'name') }})
+            as company_name,
+        min({{ sound_value('movie_companies.origin_country') }})
+            as origin_country,
         min(movie_companies.list_position) as list_position
     from movie_companies
     inner join movies on movie_companies.movie_dlt_id = movies.dlt_id
+    where movie_companies.company_id is not null
     group by movies.movie_id, movie_companies.company_id
 )
 

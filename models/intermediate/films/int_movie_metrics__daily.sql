@@ -18,10 +18,10 @@ final as (
         movie_id,
         pulled_date,
         pulled_at,
-        popularity,
-        vote_average,
-        vote_count,
-        revenue_usd
+        {{ sound_value('popularity') }} as popularity,
+        {{ sound_value('vote_average') }} as vote_average,
+        {{ sound_value('vote_count') }} as vote_count,
+        {{ sound_value('revenue_usd') }} as revenue_usd
     from ranked
     where pull_recency = 1
 )

@@ -1,5 +1,5 @@
 with movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 title_kinds as (

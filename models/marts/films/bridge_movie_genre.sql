@@ -1,7 +1,7 @@
 -- Grain: one row per film and genre; a film without any has one row, with the
 -- unknown genre. Weights of a film sum to 1: measure * weight adds up.
 with movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 movie_genres as (

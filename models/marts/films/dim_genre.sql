@@ -6,22 +6,37 @@ movie_genres as (
     select * from {{ ref('int_movie_genres__listed') }}
 ),
 
--- a film can carry a genre that TMDB's list does not name
-unioned as (
+named as (
     select
         genre_id,
-        genre_name
+        {{ sound_value('genre_name', 'name') }} as listed_name,
+        cast(null as {{ dbt.type_string() }}) as name_in_films
     from genres
 
     union all
 
     select
-        movie_genres.genre_id,
-        min(movie_genres.genre_name) as genre_name
+        genre_id,
+        cast(null as {{ dbt.type_string() }}) as listed_name,
+        genre_name as name_in_films
     from movie_genres
-    left join genres on movie_genres.genre_id = genres.genre_id
-    where genres.genre_id is null
-    group by movie_genres.genre_id
+),
+
+-- a film can carry a genre that TMDB's list does not name
+genre_names as (
+    select
+        genre_id,
+        coalesce(min(listed_name), min(name_in_films)) as genre_name
+    from named
+    group by genre_id
+),
+
+unioned as (
+    select
+        genre_id,
+        {{ name_or_number('genre_name', 'Unnamed genre', 'genre_id') }}
+            as genre_name
+    from genre_names
 
     union all
 

@@ -1,5 +1,5 @@
 with movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 versions as (
@@ -46,6 +46,8 @@ described as (
         movies.is_adult,
         movies.is_video,
         movies.pulled_at,
+        movies.is_removed,
+        movies.removed_at,
         false as is_unknown
     from movies
     cross join unknown_versions
@@ -77,6 +79,8 @@ unknown_member as (
         false as is_adult,
         false as is_video,
         cast(null as timestamp) as pulled_at,
+        false as is_removed,
+        cast(null as timestamp) as removed_at,
         true as is_unknown
     from unknown_versions
 ),

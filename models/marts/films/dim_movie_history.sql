@@ -6,7 +6,7 @@ with versions as (
 ),
 
 movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
 ),
 
 described as (
@@ -22,16 +22,22 @@ described as (
             partition by versions.movie_id
             order by versions.dbt_valid_from
         ) as integer) as version_number,
-        versions.title,
-        versions.original_title,
-        versions.original_language,
-        versions.status,
+        -- what no film can be may stand in a version that is over
+        {{ title_or_number(
+            'versions.title', 'versions.original_title', 'versions.movie_id'
+        ) }} as title,
+        {{ sound_value('versions.original_title') }} as original_title,
+        {{ sound_value('versions.original_language') }} as original_language,
+        {{ sound_value('versions.status') }} as status,
         versions.release_date,
-        versions.runtime_minutes,
-        versions.budget_usd,
-        versions.revenue_usd,
+        {{ sound_value('versions.runtime_minutes') }}
+            as runtime_minutes,
+        {{ sound_value('versions.budget_usd') }}
+            as budget_usd,
+        {{ sound_value('versions.revenue_usd') }}
+            as revenue_usd,
         versions.collection_id,
-        versions.collection_name,
+        {{ sound_value('versions.collection_name') }} as collection_name,
         versions.dbt_valid_from as valid_from,
         versions.dbt_valid_to as valid_to,
         versions.dbt_valid_to is null as is_current,

@@ -13,7 +13,12 @@ companies as (
 ),
 
 unioned as (
-    select * from companies
+    select
+        company_id,
+        {{ name_or_number('company_name', 'Unnamed company', 'company_id') }}
+            as company_name,
+        origin_country
+    from companies
 
     union all
 

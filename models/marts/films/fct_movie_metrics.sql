@@ -8,7 +8,28 @@ with metrics as (
 ),
 
 movies as (
-    select * from {{ ref('stg_tmdb__movies') }}
+    select * from {{ ref('int_movies__checked') }}
+),
+
+-- a count that is unknown begins no new place: those after the last known one
+placed as (
+    select
+        *,
+        count(vote_count) over (
+            partition by movie_id
+            order by pulled_date
+            rows between unbounded preceding and current row
+        ) as known_count_place
+    from metrics
+),
+
+counted as (
+    select
+        *,
+        max(vote_count) over (
+            partition by movie_id, known_count_place
+        ) as last_known_vote_count
+    from placed
 ),
 
 compared as (
@@ -17,9 +38,10 @@ compared as (
         lag(pulled_date) over film_by_day as previous_pulled_date,
         lag(popularity) over film_by_day as previous_popularity,
         lag(vote_average) over film_by_day as previous_vote_average,
-        lag(vote_count) over film_by_day as previous_vote_count,
+        -- else a day without it would break the sum of the changes
+        lag(last_known_vote_count) over film_by_day as previous_vote_count,
         lag(revenue_usd) over film_by_day as previous_revenue_usd
-    from metrics
+    from counted
     window film_by_day as (partition by movie_id order by pulled_date)
 ),
 
