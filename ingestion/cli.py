@@ -171,9 +171,9 @@ def scratch(command: tuple[str, ...]) -> None:
 
 def _target(name: str | None) -> Target:
     """The target to land in. The embedded server is started when it is the one and stopped."""
-    from ingestion import server
+    from ingestion import roles, server
 
-    return server.ready(name)
+    return roles.acting_as("loader", server.ready(name))
 
 
 def _report(report) -> None:

@@ -17,6 +17,11 @@ from ingestion.terminal import echo
 from ingestion.warehouse import Target, load_target
 
 target_option = click.option("--target", "name", help="Target of the profile, as in dbt.")
+role_option = click.option(
+    "--role",
+    type=click.Choice([*warehouse.ROLES, "admin"]),
+    help="Log in as this role; admin is the embedded server's superuser.",
+)
 
 
 @click.group()
@@ -34,9 +39,9 @@ def start(port: int | None) -> None:
     embedded = _embedded("Start")
     made = not embedded.initialised
     started = embedded.start(port, server.profiles_login(warehouse.profiles_path()))
-    wrote = server.write_profiles(embedded)
+    wrote = server.open_to_roles(embedded)
     state = "made and started" if made else "started" if started else "running already"
-    echo(f"The embedded PostgreSQL is {state}: {embedded.target.place}")
+    echo(f"The embedded PostgreSQL is {state}: {embedded.login('transformer').place}")
     if wrote:
         echo(f"Wrote {warehouse.profiles_path()}")
 
@@ -65,6 +70,7 @@ def status(name: str | None) -> None:
     facts = {"server": f"your own, by {by}", "address": target.place}
     if server.is_embedded(target):
         facts = {"server": "the embedded PostgreSQL"} | embedded.status()
+        facts["address"] = target.place
     if not server.is_embedded(target) or embedded.running:
         facts |= _answer(target)
     for label, fact in facts.items():
@@ -75,7 +81,7 @@ def status(name: str | None) -> None:
 
 @db.command()
 @target_option
-@click.option("--role", type=click.Choice(warehouse.ROLES), help="Log in as this role.")
+@role_option
 @click.option("--no-password", is_flag=True, help="Leave the password out.")
 def url(name: str | None, role: str | None, no_password: bool) -> None:
     """Print the warehouse's postgresql:// URL.
@@ -102,8 +108,12 @@ def roles(name: str | None) -> None:
     from ingestion.run import install_packages, make_roles
 
     target = server.ready(name)
-    install_packages()
-    names = make_roles(target)
+    if server.is_embedded(target):
+        server.open_to_roles(Server(), again=True)
+    else:
+        install_packages()
+        make_roles(target)
+    names = warehouse.role_names()
     for role, may in {
         "loader": "lands raw data",
         "transformer": "runs dbt: reads raw data, owns what the models make",
@@ -117,15 +127,18 @@ def roles(name: str | None) -> None:
 
 
 @db.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@role_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def psql(args: tuple[str, ...]) -> None:
-    """Run psql on the warehouse.
+def psql(role: str | None, args: tuple[str, ...]) -> None:
+    """Run psql on the warehouse, as the profile's login unless --role says another.
 
     Arguments are psql's own: marquee db psql -c 'select 1'
     """
     target = load_target()
     if server.is_embedded(target) and not Server().running:
         raise UserError("The embedded PostgreSQL is stopped.\nStart it with: marquee db start")
+    if role:
+        target = _login(target, role)
     # at a terminal rather an installed psql: the wheel's has no line editing
     installed = shutil.which("psql") if sys.stdin.isatty() else None
     program = installed or warehouse.program("psql")
@@ -146,8 +159,8 @@ def reset(yes: bool) -> None:
     if embedded.settings:  # what dlt has not loaded yet goes as well
         shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
     embedded.reset(server.profiles_login(warehouse.profiles_path()))
-    server.write_profiles(embedded)
-    echo(f"The embedded PostgreSQL is empty and running: {embedded.target.place}")
+    server.open_to_roles(embedded)
+    echo(f"The embedded PostgreSQL is empty and running: {embedded.login('transformer').place}")
 
 
 def _login(target: Target, role: str) -> Target:
@@ -158,6 +171,11 @@ def _login(target: Target, role: str) -> Target:
     """
     if server.is_embedded(target):
         return Server().login(role)
+    if role == "admin":
+        raise UserError(
+            f"The superuser of {target.host}:{target.port} is not ours to know.\n"
+            "Log in there by its own means; admin is the embedded server's."
+        )
     variable = f"MARQUEE_{role.upper()}_PASSWORD"
     user = warehouse.role_names()[role]
     if password := os.environ.get(variable):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ingestion import server
+from ingestion import roles, server
 from ingestion.errors import UserError
 from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
@@ -108,7 +108,7 @@ def _target(name: str | None) -> Target:
     """
     if server.none_yet():
         raise UserError("There is no warehouse yet.\nMake one with: marquee run")
-    return server.ready(name)
+    return roles.acting_as("loader", server.ready(name))
 
 
 def _none(reason: str | None) -> str:

@@ -19,6 +19,7 @@ from ingestion import libpq
 from ingestion.errors import UserError
 from ingestion.fitness import problem
 from ingestion.paths import STATE_DIR, packages_dir, writable
+from ingestion.server import is_superuser
 from ingestion.terminal import echo
 from ingestion.warehouse import Target, load_target, profiles_path, role_names
 
@@ -168,6 +169,10 @@ def _roles(there: list[str], target: Target) -> Check:
     if not there:  # that is a way to work, too
         detail = f"none: {target.user} does everything; marquee db roles makes them"
         return Check("roles", True, detail)
+    if is_superuser(target):
+        detail = f"{target.user}, the superuser, runs whatever a role plants in its tables"
+        remedy = "Put the login of this into profiles.yml: marquee db url --role transformer"
+        return Check("roles", None, detail, remedy)
     if missing := [name for name in names if name not in there]:
         return Check("roles", None, f"no {', '.join(missing)}", "Run: marquee db roles")
     return Check("roles", True, ", ".join(names))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import dlt
 
 
+LOCK = "_load_lock"  # in every raw schema: who loads holds it
+
+
 @dataclass
 class LoadReport:
     """What one load did.
@@ -85,34 +88,78 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
     Raises:
         UserError: another load of this source is under way, or nothing can land there.
     """
-    import psycopg2
-
     connection = target.connect()
     try:
         refuse_unfit(connection, target)
-        with connection.cursor() as cursor:
-            cursor.execute("set local lock_timeout = '1s'")
-            try:
-                cursor.execute("select pg_advisory_lock(hashtext(%s)::bigint)", (_mark(source),))
-            except psycopg2.errors.LockNotAvailable as error:
-                connection.rollback()
-                cursor.execute(
-                    "select pid, client_addr, backend_start from pg_stat_activity where pid in"
-                    " (select pid from pg_locks where locktype = 'advisory' and granted and"
-                    " objid = (hashtext(%s)::bigint & 4294967295)::oid and database ="
-                    " (select oid from pg_database where datname = current_database()))",
-                    (_mark(source),),
-                )
-                other = cursor.fetchone()
-                since = f", since {other[2]:%Y-%m-%d %H:%M:%S %Z}" if other else ""
-                raise UserError(
-                    f"Another load of {source} is running on this warehouse{since}.\n"
-                    "Wait until it has finished, then run this again."
-                ) from error
-        connection.commit()  # the lock belongs to the session; no transaction stays open meanwhile
+        _lock(connection, source, target)
         yield
     finally:
         connection.close()
+
+
+def _lock(connection: Any, source: str, target: Target) -> None:
+    """Take the lock of a source, until the connection is closed."""
+    import psycopg2
+
+    try:
+        table = _lock_table(connection, source)
+        with connection.cursor() as cursor:
+            # it lasts as long as its transaction, which waits here for as long as a load takes
+            cursor.execute(
+                "select set_config(name, '0', true) from pg_settings where name in"
+                " ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+            )
+            cursor.execute("set local lock_timeout = '1s'")
+            cursor.execute(sql.SQL("lock table {} in exclusive mode").format(table))
+    except psycopg2.errors.LockNotAvailable as error:
+        connection.rollback()
+        with connection.cursor() as cursor:
+            since = _locked_since(cursor, table.as_string(connection))
+        raise UserError(
+            f"Another load of {source} is running on this warehouse{since}.\n"
+            "Wait until it has finished, then run this again."
+        ) from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{target.user} may not land {source} in this warehouse: {reason}\n"
+            "Log in as the loader, or as the owner of the raw tables."
+        ) from error
+
+
+def _lock_table(connection: Any, source: str) -> sql.Identifier:
+    """The empty table that is locked while a source is loaded; made with its schema when absent.
+
+    A table, for only who may write it can lock it: an advisory lock is free for everybody.
+    """
+    import psycopg2
+
+    schema, table = sql.Identifier(f"raw_{source}"), sql.Identifier(f"raw_{source}", LOCK)
+    steps = (
+        ("select to_regnamespace(%s)", "create schema {}", schema),
+        ("select to_regclass(%s)", "create table {} ()", table),
+    )
+    with connection.cursor() as cursor:
+        try:
+            for find, make, name in steps:
+                cursor.execute(find, (name.as_string(connection),))
+                if cursor.fetchone()[0] is None:
+                    cursor.execute(sql.SQL(make).format(name))
+            connection.commit()
+        except (psycopg2.IntegrityError, psycopg2.errors.DuplicateTable):
+            connection.rollback()  # another load has made it in the same moment
+    return table
+
+
+def _locked_since(cursor: Any, table: str) -> str:
+    cursor.execute(
+        "select min(backend_start) from pg_locks inner join pg_stat_activity using (pid)"
+        " where relation = to_regclass(%s) and mode = 'ExclusiveLock' and granted"
+        " and database = (select oid from pg_database where datname = current_database())",
+        (table,),
+    )
+    since = cursor.fetchone()[0]  # hidden where another login runs it
+    return f", since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
 
 
 def load(pipeline: dlt.Pipeline) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg2
 
-from ingestion import paths, progress, server, warehouse
+from ingestion import paths, progress, roles, server, warehouse
 from ingestion.errors import UserError
 from ingestion.fitness import refuse_unfit
 from ingestion.paths import make_state_dir
@@ -67,13 +67,12 @@ def run_all(target_name: str | None) -> None:
         said.append(target.place)
     with steps.step("Install dbt packages") as said:
         said.append(install_packages())
-    reports = land_everything(target, steps)
+    reports = land_everything(roles.acting_as("loader", target), steps)
     with steps.step("Build and test models") as said:
         built = dbt("build", target, label="Building")
         said.append(built)
-    if server.is_embedded(target) and target.user == server.ROLE:
-        with steps.step("Make roles") as said:
-            said.append(", ".join(make_roles(target).values()))
+    if server.is_superuser(target):  # a profile of the user's own
+        server.open_to_roles(server.Server(), again=True)
     with steps.step("Write the docs page") as said:
         dbt("docs", target, "generate", "--static", "--no-compile", label="Documenting")
         said.append(_relative(target_path() / "static_index.html"))
@@ -236,11 +235,8 @@ def _copy_package(package: Path, installed: Path) -> None:
     copy.rename(installed)
 
 
-def make_roles(target: Target) -> dict[str, str]:
-    """Make loader, transformer and reporter by dbt's macro; on the embedded server they can log in.
-
-    Returns:
-        What the role is for to its name.
+def make_roles(target: Target) -> None:
+    """Make loader, transformer and reporter by dbt's macro, on a server of the user's own.
 
     Raises:
         UserError: the login may not make roles; says what it needs.
@@ -255,10 +251,6 @@ def make_roles(target: Target) -> dict[str, str]:
                 f"As a superuser there: alter role {target.user} createrole; then run this again."
             )
     dbt("run-operation", target, "make_roles", label="Making roles")
-    names = warehouse.role_names()
-    if server.is_embedded(target):
-        server.Server().let_in(names)
-    return names
 
 
 def dbt(command: str, target: Target, *args: str, label: str) -> str:
@@ -333,7 +325,8 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     for table in sorted(+rows):
         echo(f"  {table:<32} {rows[table]:>9,}")
     marts = warehouse.marts_schema(target)
-    role = " --role reporter" if server.is_embedded(target) else ""
+    reader = roles.acting_as("reporter", target)
+    role = " --role reporter" if reader != target else ""
     echo(f"""
 Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 
@@ -341,7 +334,7 @@ Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance
 Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
 Open dashboards    make superset
 Build again        {paths.dbt_command()} build
-Connect a BI tool  {target.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
+Connect a BI tool  {reader.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
 Use your own       TMDB token, files, PostgreSQL: see README.md""")
 
 

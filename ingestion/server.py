@@ -33,6 +33,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
@@ -40,7 +41,15 @@ from psycopg2.extensions import encrypt_password
 from ingestion import libpq, nameless, profiles, server_settings
 from ingestion.errors import UserError
 from ingestion.paths import make_state_dir
-from ingestion.warehouse import PROJECT_DIR, STATE_DIR, Target, load_target, profiles_path
+from ingestion.terminal import echo
+from ingestion.warehouse import (
+    PROJECT_DIR,
+    STATE_DIR,
+    Target,
+    load_target,
+    profiles_path,
+    role_names,
+)
 
 HOST = "127.0.0.1"
 FIRST_PORT = 54321
@@ -50,6 +59,14 @@ MEGABYTE = 1024**2
 ROOM = 200 * MEGABYTE  # asked for at init: an empty server is 46 MB, a copy of the programs 35 MB
 LOG_LIMIT = 10 * MEGABYTE  # a longer log is put aside at the next start
 PATIENCE = 300  # seconds for a start (recovery after a crash replays up to max_wal_size) or a stop
+
+
+class Login(NamedTuple):
+    """What a profiles.yml that was written for an embedded server says."""
+
+    port: int
+    user: str
+    password: str
 
 
 class Server:
@@ -66,7 +83,8 @@ class Server:
 
     @property
     def settings(self) -> dict:
-        """Content of ``server.json``: host, port, user, password, dbname, data, logins; or empty.
+        """Content of ``server.json``, or empty: host, port, dbname, data; user and password of the
+        superuser, ``logins`` of the roles, and which ``rights`` these have been given.
 
         Raises:
             UserError: it belongs to somebody else.
@@ -113,7 +131,10 @@ class Server:
 
     @property
     def target(self) -> Target:
-        """Where it is and how to log in.
+        """Where it is and how to log in as its superuser.
+
+        That is for the server itself: a superuser runs what others have planted in their tables.
+        Daily work logs in as a role.
 
         Raises:
             UserError: there is no server yet.
@@ -125,11 +146,13 @@ class Server:
         return Target(name="dev", schema="dev", **login)
 
     def login(self, role: str) -> Target:
-        """How to log in as one of dbt's roles: loader, transformer or reporter.
+        """How to log in as a role: loader, transformer, reporter, superset, or admin (superuser).
 
         Raises:
             UserError: that role has not been made here.
         """
+        if role == "admin":
+            return self.target
         login = self.settings.get("logins", {}).get(role, {})
         if "user" in login:
             return replace(self.target, **login)
@@ -153,7 +176,7 @@ class Server:
 
     # What can be done ----------------------------------------------------------------------------
 
-    def init(self, port: int | None = None, login: tuple[int, str] | None = None) -> None:
+    def init(self, port: int | None = None, login: Login | None = None) -> None:
         """Make the server, unless it is there. A killed ``init`` does not block the next one.
 
         Args:
@@ -166,7 +189,7 @@ class Server:
         with self._alone():
             self._init(port, login)
 
-    def start(self, port: int | None = None, login: tuple[int, str] | None = None) -> bool:
+    def start(self, port: int | None = None, login: Login | None = None) -> bool:
         """Start the server, made first if need be; it goes on running when this process ends.
 
         Args:
@@ -190,26 +213,40 @@ class Server:
             self._start()
             return True
 
-    def let_in(self, roles: dict[str, str]) -> None:
-        """Give roles of the server a password each, generated when they have none yet.
+    def let_in(self, roles: dict[str, str], rights: str, *, again: bool = False) -> None:
+        """Make roles, unless that has been done, and give each a password of its own.
 
         Args:
             roles: what the role is for (loader, ...) to its name in the server.
+            rights: the SQL that makes them; run again when it has changed.
+            again: run it in any case.
         """
+        name, print_of = "+".join(sorted(roles)), hashlib.sha256(rights.encode()).hexdigest()
         with self._alone():
+            given = self.settings.get("rights", {})
+            if given.get(name) == print_of and not again:
+                return
             logins = dict(self.settings.get("logins", {}))
-            for role, name in roles.items():
+            for role, user in roles.items():
                 known = logins.get(role, {}).get("password")
-                logins[role] = {"user": name, "password": known or secrets.token_urlsafe(24)}
-            self._save(logins=logins)
-            with closing(self.target.connect()) as connection, connection.cursor() as cursor:
-                for login in logins.values():
-                    user, password = login["user"], login["password"]
+                logins[role] = {"user": user, "password": known or secrets.token_urlsafe(24)}
+            with closing(self.connect()) as connection, connection.cursor() as cursor:
+                cursor.execute(rights)
+                for role in roles:
+                    user, password = logins[role]["user"], logins[role]["password"]
                     # made here, so that neither the server's log nor its views ever show it
                     scram = encrypt_password(password, user, connection, "scram-sha-256")
                     statement = sql.SQL("alter role {} login password {}")
                     cursor.execute(statement.format(sql.Identifier(user), sql.Literal(scram)))
                 connection.commit()
+            self._save(logins=logins, rights=given | {name: print_of})
+
+    def connect(self, dbname: str | None = None):
+        """Open a connection as the superuser.
+
+        Names are looked up among PostgreSQL's own only, so that nothing of another role is called.
+        """
+        return replace(self.target, dbname=dbname or ROLE).connect(search_path="pg_catalog")
 
     def stop(self) -> bool:
         """Stop the server; open transactions are rolled back. False when it was not running."""
@@ -218,7 +255,7 @@ class Server:
         with self._alone():
             return self._stop()
 
-    def reset(self, login: tuple[int, str] | None = None) -> None:
+    def reset(self, login: Login | None = None) -> None:
         """Drop everything in the server and start it anew, with the same port and password.
 
         Args:
@@ -256,7 +293,7 @@ class Server:
         except OSError as error:
             raise self._failure("cannot work here", str(error)) from error
 
-    def _init(self, port: int | None, login: tuple[int, str] | None) -> None:
+    def _init(self, port: int | None, login: Login | None) -> None:
         if self.initialised:
             return
         _refuse_odd(self.home)
@@ -270,9 +307,14 @@ class Server:
             self._drop()  # outside, left behind by a state folder that was removed
         if port:
             _refuse_taken(port)
-        if not login and settings:
-            login = settings["port"], settings["password"]
-        wished, password = login or (FIRST_PORT, secrets.token_urlsafe(24))
+        # roles go with the data, but BI tools and profiles keep the passwords that they were given
+        passwords = {"admin": settings.get("password") or secrets.token_urlsafe(24)} | {
+            role: known["password"] for role, known in settings.get("logins", {}).items()
+        }
+        if login and login.user:
+            passwords["admin" if login.user == ROLE else "transformer"] = login.password
+        password = passwords.pop("admin")
+        wished = login.port if login else settings.get("port", FIRST_PORT)
 
         place = self._place()
         free = shutil.disk_usage(place).free
@@ -295,11 +337,8 @@ class Server:
                 password=password,
                 dbname=ROLE,
                 data="pgdata" if place == self.home else str(data),
-                # roles go with the data, but BI tools keep the passwords that they were given
-                logins={
-                    role: {"password": login["password"]}
-                    for role, login in settings.get("logins", {}).items()
-                },
+                logins={role: {"password": known} for role, known in passwords.items()},
+                rights={},
             )
             (staging / "pgdata").rename(data)
         finally:
@@ -511,7 +550,7 @@ def chosen(name: str | None = None) -> Server | None:
     if not libpq.naming() and (not path.exists() or profiles.is_blank(path)):
         return server
     target, login = load_target(name), profiles_login(path)
-    orphaned = not server.settings and login is not None and login[0] == target.port
+    orphaned = not server.settings and login is not None and login.port == target.port
     return server if is_embedded(target) or (orphaned and target.host == HOST) else None
 
 
@@ -523,56 +562,99 @@ def ready(name: str | None = None) -> Target:
     """
     if server := chosen(name):
         server.start(login=profiles_login(profiles_path()))
-        write_profiles(server)
-    elif not profiles_path().exists():
+        open_to_roles(server)
+        if is_superuser(target := load_target(name)):
+            echo(
+                f"{profiles_path()} logs in as the superuser {ROLE},"
+                " who runs whatever a role plants in its tables.\n"
+                "Put user and password of the transformer there: marquee db url --role transformer",
+                err=True,
+            )
+        return target
+    if not profiles_path().exists():
         profiles.write_blank(profiles_path())
     return load_target(name)
 
 
-# The two values of profiles.yml that are filled in; the first of each is the default target's.
+def is_superuser(target: Target) -> bool:
+    """Whether this is the embedded server's superuser."""
+    return is_embedded(target) and target.user == ROLE
+
+
+def open_to_roles(server: Server, *, again: bool = False) -> bool:
+    """Make the roles of a running server, and have profiles.yml log in as the transformer.
+
+    Args:
+        again: also where that has been done; it hands over what a superuser has made since.
+
+    Returns:
+        True when profiles.yml was written or changed.
+    """
+    from ingestion import roles
+
+    server.let_in(role_names(), roles.rights(server.target), again=again)
+    return write_profiles(server)
+
+
+# The values of profiles.yml that are filled in; the first of each is the default target's.
 _PORT = re.compile(r"(?<=env_var\('PGPORT', ')\d*(?='\))")
+_USER = re.compile(r"(?<=env_var\('PGUSER', ')[^']*(?='\))")
 _PASSWORD = re.compile(r"(?<=env_var\('PGPASSWORD', ')[^']*(?='\))")
 
 
 def write_profiles(server: Server, path: Path | None = None) -> bool:
-    """Write ``profiles.yml`` (mode 0600) from the example, with the server's port and password.
+    """Write ``profiles.yml`` (mode 0600) from the example, with the server's port and login.
 
-    One that exists is left alone, except for the port where it has this server's password.
+    The login is the transformer's, or the superuser's as long as there are no roles. A profile that
+    exists is left alone, unless it has a password of this server: then its port and, where it is
+    the superuser's, its login are brought up to date.
 
     Returns:
         True when it was written or changed.
     """
     path = path or profiles_path()
     target = server.target
+    with suppress(UserError):
+        target = server.login("transformer")
+    wanted = Login(target.port, target.user, target.password)
     if path.exists() and not profiles.is_blank(path):
         known = profiles_login(path)
-        if not known or known[1] != target.password or known[0] == target.port:
+        if not known or known.password not in {target.password, server.target.password}:
+            return False
+        if not known.user:  # its user was written by hand
+            wanted = known._replace(port=target.port)
+        if known == wanted:
             return False
         text = path.read_text(encoding="utf-8")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (PROJECT_DIR / "profiles.yml.example").read_text(encoding="utf-8")
-        text = _PASSWORD.sub(target.password, text, count=1)
-    write_private(path.resolve(), _PORT.sub(str(target.port), text, count=1))
+    text = _PASSWORD.sub(wanted.password, text, count=1)
+    text = _USER.sub(wanted.user, text, count=1)
+    write_private(path.resolve(), _PORT.sub(str(wanted.port), text, count=1))
     return True
 
 
 def remove_profiles(path: Path) -> None:
     """Remove a profiles.yml that ``write_profiles`` wrote and nobody has edited."""
     example = (PROJECT_DIR / "profiles.yml.example").read_text(encoding="utf-8")
-    if profiles_login(path):
-        written = path.read_text(encoding="utf-8")
-        if _PASSWORD.sub("", _PORT.sub("", written)) == _PASSWORD.sub("", _PORT.sub("", example)):
-            path.unlink()
+    if profiles_login(path) and _blank(path.read_text(encoding="utf-8")) == _blank(example):
+        path.unlink()
 
 
-def profiles_login(path: Path) -> tuple[int, str] | None:
-    """Port and password in a profiles.yml that ``write_profiles`` wrote; None for any other."""
+def _blank(profile: str) -> str:
+    for value in (_PORT, _USER, _PASSWORD):
+        profile = value.sub("", profile)
+    return profile
+
+
+def profiles_login(path: Path) -> Login | None:
+    """The login in a profiles.yml that ``write_profiles`` wrote; None for any other."""
     with suppress(OSError):
         text = path.read_text(encoding="utf-8")
-        port, password = _PORT.search(text), _PASSWORD.search(text)
+        port, user, password = (value.search(text) for value in (_PORT, _USER, _PASSWORD))
         if port and password and re.fullmatch(r"[\w-]{32}", password[0]):
-            return int(port[0]), password[0]
+            return Login(int(port[0]), user[0] if user else "", password[0])
     return None
 
 

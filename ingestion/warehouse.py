@@ -72,12 +72,16 @@ class Target:
         }
         return env | ({"PGSSLMODE": self.sslmode} if self.sslmode else {})
 
-    def connect(self):
+    def connect(self, **settings: str):
         """Open a psycopg2 connection.
+
+        Args:
+            settings: of PostgreSQL, for its session.
 
         Raises:
             UserError: the server is not there, or refuses the login.
         """
+        options = " ".join(f"-c{name}={value}" for name, value in settings.items())
         try:
             return psycopg2.connect(
                 host=self.host,
@@ -89,6 +93,7 @@ class Target:
                 client_encoding="utf8",  # whatever PGCLIENTENCODING says
                 application_name="marquee",
                 **({"sslmode": self.sslmode} if self.sslmode else {}),
+                **({"options": options} if options else {}),
             )
         except psycopg2.OperationalError as error:
             raise UserError(_explain(self, str(error).strip())) from error
@@ -139,23 +144,27 @@ def profiles_path() -> Path:
 
 def role_names() -> dict[str, str]:
     """What a role is for (loader, transformer, reporter) to its name, from dbt's variables."""
-    variables = _project()["vars"]
+    variables = project()["vars"]
     return {role: variables[f"{role}_role"] for role in ROLES}
 
 
 def marts_schema(target: Target) -> str:
-    """The schema of the marts on a target, by the rule of macros/generate_schema_name.sql."""
-    project = _project()
-    schema = project["models"]["marquee"]["marts"]["+schema"]
-    plain = target.name == project["vars"]["default_target"]
-    return schema if plain else f"{target.schema}_{schema}"
+    """The schema of the marts on a target."""
+    return schema_name(project()["models"]["marquee"]["marts"]["+schema"], target)
+
+
+def schema_name(name: str, target: Target) -> str:
+    """A schema of dbt's on a target, by the rule of macros/generate_schema_name.sql."""
+    plain = target.name == project()["vars"]["default_target"]
+    return name if plain else f"{target.schema}_{name}"
 
 
 def _profile_name() -> str:
-    return _project()["profile"]
+    return project()["profile"]
 
 
-def _project() -> dict:
+def project() -> dict:
+    """dbt_project.yml."""
     return yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
 
 

@@ -662,21 +662,21 @@ def test_commands_from_first_start_to_reset(
     port = unused_port()
     code, output = project("start", "--port", str(port))
     assert (code, "made and started" in output) == (0, True)
-    assert load_target() == server.target
+    assert load_target() == server.login("transformer")
     assert "running already" in project("start")[1]
     port = unused_port()
     code, output = project("start", "--port", str(port))
     assert (code, "Wrote " in output) == (0, True)
-    assert load_target() == server.target
+    assert load_target() == server.login("transformer")
     code, output = project("status")
     assert code == 0
     assert f"127.0.0.1:{port}/marquee" in output
     assert "PostgreSQL 18" in output
 
-    assert project("url") == (0, server.target.url + "\n")
+    assert project("url") == (0, load_target().url + "\n")
     assert project("url", "--no-password") == (
         0,
-        f"postgresql://marquee@127.0.0.1:{port}/marquee\n",
+        f"postgresql://marquee_transformer@127.0.0.1:{port}/marquee\n",
     )
 
     query(server, "create table gone as select 1")
@@ -684,7 +684,7 @@ def test_commands_from_first_start_to_reset(
     assert query(server, "select 1 from gone")
     assert project("reset", "--yes")[0] == 0
     assert query(server, "select to_regclass('gone')") == [(None,)]
-    assert load_target() == server.target
+    assert load_target() == server.login("transformer")
 
     monkeypatch.setenv("PGHOST", "db.example.com")
     code, output = project("stop")
@@ -702,11 +702,11 @@ def test_commands_from_first_start_to_reset(
 def test_removed_state_folder_is_made_anew_for_the_profile(
     project: Callable, server: Server
 ) -> None:
-    assert module.ready() == server.target
-    before = server.target
+    before = module.ready()
+    assert before == server.login("transformer")
     server.delete()
     assert project("start")[0] == 0
-    assert load_target() == server.target == before
+    assert load_target() == server.login("transformer") == before
     server.stop()
     assert module.ready() == before
     assert server.running

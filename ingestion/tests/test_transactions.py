@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline
+from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.run import own_file
 from ingestion.sources import transactions
 from ingestion.sources.transactions import (
@@ -1412,10 +1412,12 @@ def test_a_warehouse_that_refuses_is_an_error_in_two_lines(
 
 def test_a_second_load_at_the_same_time_is_refused(land, tmp_path, database):
     (tmp_path / "x.jsonl").write_text(line())
-    with closing(database.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("select pg_advisory_lock(hashtext('marquee:transactions')::bigint)")
-        with pytest.raises(UserError, match="Another load of transactions"):
-            land(tmp_path / "x.jsonl")
+    with (
+        one_at_a_time("transactions", database),
+        pytest.raises(UserError, match=r"Another load of transactions is running .*, since \d{4}-"),
+    ):
+        land(tmp_path / "x.jsonl")
+    assert land(tmp_path / "x.jsonl").rows["transactions"] == 1
 
 
 def test_only_the_columns_of_the_raw_layer_are_declared():

@@ -1,0 +1,82 @@
+"""Whose work is whose: loader, transformer, reporter, and the superuser of the embedded server.
+
+On the embedded server daily work never runs as the superuser: what lands is written by the loader,
+dbt runs as the transformer, whose login stands in profiles.yml, and Superset reads as the reporter.
+Their rights are those of the macro ``make_roles``, whose SQL is rendered here without dbt: a
+server's start must not wait for dbt, nor depend on models that parse. On any other server the
+profile's login does what it may.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from ingestion import server, warehouse
+from ingestion.warehouse import PROJECT_DIR, Target
+
+MACRO = PROJECT_DIR / "macros" / "make_roles.sql"
+
+
+def acting_as(role: str, target: Target) -> Target:
+    """The same place, logged in to as the role whose work it is.
+
+    That is the embedded server's; on another one, or with a login of the user's own making, the
+    profile's login does all.
+    """
+    if not server.is_embedded(target):
+        return target
+    embedded = server.Server()
+    ours = {embedded.target.user, embedded.login("transformer").user}
+    if target.user not in ours:
+        return target
+    login = embedded.login(role)
+    return replace(target, user=login.user, password=login.password)
+
+
+def rights(target: Target) -> str:
+    """The SQL of the macro ``make_roles`` for the embedded server, where Marquee is alone."""
+    body = re.search(r"do \$make_roles\$.*\$make_roles\$", MACRO.read_text("utf-8"), re.DOTALL)
+    environment = Environment(undefined=StrictUndefined)  # noqa: S701 - SQL, not a web page
+    return environment.from_string(body[0]).render(
+        ours=warehouse.role_names(),
+        limits=warehouse.project()["vars"]["reporter_limits"],
+        alone=True,
+        loaded=landing_schemas(),
+        built=built_schemas(target),
+        marts=[],  # a build's grants open them
+        sql_text=_text,
+        text_array=lambda texts: f"array[{', '.join(map(_text, texts))}]::text[]",
+    )
+
+
+def landing_schemas() -> list[str]:
+    """Schemas of the raw tables: those of dbt's sources."""
+    found = set()
+    for path in PROJECT_DIR.glob("models/**/*.yml"):
+        for source in (yaml.safe_load(path.read_text("utf-8")) or {}).get("sources", []):
+            found.add(source.get("schema") or source["name"])
+    return sorted(found)
+
+
+def built_schemas(target: Target) -> list[str]:
+    """Schemas of what dbt makes on a target, as dbt_project.yml names them."""
+    kinds = ("models", "seeds", "snapshots", "data_tests")
+    named = {name for kind in kinds for name in _schemas(warehouse.project().get(kind, {}))}
+    return sorted(warehouse.schema_name(name, target) for name in named)
+
+
+def _schemas(config: dict) -> Iterator[str]:
+    for key, value in config.items():
+        if key == "+schema":
+            yield value
+        elif isinstance(value, dict):
+            yield from _schemas(value)
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
