@@ -1,8 +1,9 @@
 """``marquee superset``: Superset over the marts, with the dashboards below ``bi/superset``.
 
-Superset lives in an environment of its own (``.venv-superset``, made by ``make superset``) and
-keeps what it knows in a database of its own, ``superset``, on the warehouse's server. Its secret
-key and what was imported last stand in ``superset.json`` (mode 0600) in the state folder.
+Superset lives in an environment of its own (``.venv-superset``, made by ``make superset``). What it
+knows is in a database of its own, ``superset``, on the warehouse's server: a role of its own has it
+on the embedded one, the profile's login elsewhere. Marts it reads as the reporter. Its secret key
+and what was imported last stand in ``superset.json`` (mode 0600) in the state folder.
 """
 
 from __future__ import annotations
@@ -17,21 +18,29 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import psycopg2
 from psycopg2 import sql
 
-from ingestion import server, warehouse
+from ingestion import server, superset_database, warehouse
 from ingestion.errors import UserError
 from ingestion.run import target_path
 from ingestion.server import write_private
 from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
+from ingestion.superset_database import DATABASE
 from ingestion.terminal import echo
 from ingestion.warehouse import PROJECT_DIR, Target
 
 HOST, PORT = "127.0.0.1", 8088
-DATABASE = "superset"
+# Its pages wait a minute for an answer: nothing runs on for one that has given up. Said for each
+# connection, for the reporter may change what is set for the role.
+LIMITS = {
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+    "client_connection_check_interval": "5s",
+}
 ENVIRONMENT = PROJECT_DIR / ".venv-superset"
 target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
 
@@ -122,7 +131,7 @@ class Superset:
         if found := problems(assets, manifest):
             raise UserError("bi/superset does not fit the marts:\n" + "\n".join(found[:2]))
         self.make_database()
-        files = bundle(assets, manifest, self.schema, _sqlalchemy(self.reader()))
+        files = bundle(assets, manifest, self.schema, _sqlalchemy(self.reader(), LIMITS))
         print_of = hashlib.sha256(json.dumps([files, *self._versions()]).encode()).hexdigest()
         if self.state.get("imported") == print_of:
             return None
@@ -216,39 +225,45 @@ class Superset:
         Raises:
             UserError: that database belongs to another Superset, or may not be made.
         """
-        name = self.metadata.dbname
-        with closing(self.target.connect()) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("select 1 from pg_database where datname = %s", (name,))
-                there = cursor.fetchone()
-                if not there:
-                    try:
-                        identifier = sql.Identifier(name)
-                        cursor.execute(sql.SQL("create database {}").format(identifier))
-                        cursor.execute(
-                            sql.SQL("revoke connect on database {} from public").format(identifier)
-                        )
-                    except psycopg2.errors.InsufficientPrivilege as error:
-                        raise UserError(
-                            f"Superset needs a database '{name}', and {self.target.user} may not"
-                            f" make one.\nMake it: create database {name} owner {self.target.user}"
-                        ) from error
+        if server.is_embedded(self.target):
+            superset_database.make(server.Server())
+        else:
+            self._make_database()
         if self.state.get("secret_key"):
             return
         with closing(self.metadata.connect()) as connection, connection.cursor() as cursor:
             cursor.execute("select to_regclass('public.ab_user')")
             if cursor.fetchone()[0]:
                 raise UserError(
-                    f"The database '{name}' is a Superset's whose secret key is not in"
+                    f"The database '{DATABASE}' is a Superset's whose secret key is not in"
                     f" {self.state_file}.\nRestore that file; or, to begin anew, drop the database:"
-                    f" drop database {name}"
+                    f" drop database {DATABASE}"
                 )
         self._save(secret_key=secrets.token_urlsafe(48))
+
+    def _make_database(self) -> None:
+        """Make the database as the profile's login."""
+        with closing(self.target.connect()) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("select 1 from pg_database where datname = %s", (DATABASE,))
+                if cursor.fetchone():
+                    return
+                name = sql.Identifier(DATABASE)
+                try:
+                    cursor.execute(sql.SQL("create database {}").format(name))
+                except psycopg2.errors.InsufficientPrivilege as error:
+                    raise UserError(
+                        f"Superset needs a database '{DATABASE}', and {self.target.user} may not"
+                        f" make one.\nMake it: create database {DATABASE} owner {self.target.user}"
+                    ) from error
+                cursor.execute(sql.SQL("revoke all on database {} from public").format(name))
 
     @property
     def metadata(self) -> Target:
         """The database for what Superset knows."""
+        if server.is_embedded(self.target):
+            return superset_database.login(server.Server())
         return replace(self.target, dbname=DATABASE)
 
     def _refuse_before_set_up(self) -> None:
@@ -297,8 +312,13 @@ class Superset:
         return json.loads(done.stdout)
 
 
-def _sqlalchemy(target: Target) -> str:
-    return target.url.replace("postgresql://", "postgresql+psycopg2://", 1)
+def _sqlalchemy(target: Target, settings: dict[str, str] | None = None) -> str:
+    """The address as SQLAlchemy writes it, with settings of PostgreSQL for each connection."""
+    url = target.url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    if not settings:
+        return url
+    options = " ".join(f"-c{name}={value}" for name, value in settings.items())
+    return f"{url}{'&' if '?' in url else '?'}options={quote(options)}"
 
 
 def _answers(address: str) -> bool:

@@ -198,6 +198,9 @@ def _begin_snapshot(connection: Connection, schema: str, marts: dict[str, str]) 
     """Fix what all later queries see; no mart that is locked can be rebuilt meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute("set transaction isolation level repeatable read, read only")
+        # the reporter's are for people's queries; an export takes as long as its place is slow
+        cursor.execute("set local statement_timeout = 0")
+        cursor.execute("set local idle_in_transaction_session_timeout = 0")
         lockable = [_quoted(schema, name) for name, kind in marts.items() if kind != "m"]
         if lockable:
             cursor.execute(f"lock table {', '.join(lockable)} in access share mode")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +17,12 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
+from ingestion import superset_database
+from ingestion.errors import UserError
+from ingestion.server import Server, write_profiles
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
-from ingestion.warehouse import ROLES, Target
+from ingestion.tests.conftest import _execute, reachable_folder, unused_port
+from ingestion.warehouse import ROLES, Target, load_target, project
 
 SECRET = "a secret of the tests"
 RELATIONS = (
@@ -317,3 +323,221 @@ def test_the_embedded_server_lets_the_roles_in(tmp_path: Path):
     assert not any(password in printed + done.stderr for password in passwords)
     assert "600" in said
     assert done.stderr.count("Make the roles with: marquee db roles") == 1
+
+
+# The reporter's bounds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create temporary table mine (a int)",
+        "set temp_file_limit = -1",
+        "alter role current_user set temp_file_limit = -1",
+        "alter role current_user connection limit -1",
+        "lock table raw_transactions.transactions in access share mode",
+        "lock table raw_transactions._load_lock in exclusive mode",
+        "lock table marts.dim_city in share mode",
+        "grant usage on schema marts to public",
+    ],
+)
+def test_the_reporters_bounds_hold(warehouse: Warehouse, statement: str):
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        warehouse.reporter.execute(statement)
+
+
+def test_the_reporter_begins_with_limits(warehouse: Warehouse):
+    """The project's variable says them, and they are renewed with the roles."""
+    limits = project()["vars"]["reporter_limits"]
+    connections = "select rolconnlimit from pg_roles where rolname = current_user"
+    for name in set(limits) - {"connections"}:
+        assert warehouse.reporter.one(f"show {name}") == str(limits[name]), name
+    assert warehouse.reporter.one(connections) == limits["connections"]
+    place = warehouse.admin.target.dbname
+    for own in ("", f"in database {place} "):
+        warehouse.reporter.execute(f"alter role current_user {own}set statement_timeout = 0")
+    warehouse.reporter.execute("alter role current_user reset all")
+    assert warehouse.reporter.one("show temp_file_limit") == limits["temp_file_limit"]
+    assert warehouse.reporter.one("show statement_timeout") == "0"
+    warehouse.make_roles()
+    assert warehouse.reporter.one("show statement_timeout") == limits["statement_timeout"]
+
+
+def test_locks_of_the_others_stop_no_load(warehouse: Warehouse, tmp_path: Path, line):
+    """Who may only read takes every lock that it can get, and a load goes on."""
+    file = tmp_path / "a.jsonl"
+    file.write_text(line(77))
+    with closing(warehouse.reporter.target.connect()) as reporter, reporter.cursor() as cursor:
+        for name in ("transactions", "brands", "tmdb", "roles"):
+            cursor.execute("select pg_advisory_lock(hashtext(%s)::bigint)", (f"marquee:{name}",))
+        with closing(warehouse.transformer.target.connect()) as other, other.cursor() as reading:
+            reading.execute("lock table raw_transactions._load_lock in access share mode")
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                reading.execute("lock table raw_transactions._load_lock in exclusive mode")
+            reading.connection.rollback()
+            reading.execute("lock table raw_transactions._load_lock in access share mode")
+            warehouse.loader.marquee("ingest", "transactions", str(file))
+            warehouse.make_roles()
+
+
+def test_who_may_not_land_is_told(warehouse: Warehouse, tmp_path: Path, line):
+    file = tmp_path / "b.jsonl"
+    file.write_text(line(78))
+    for one in (warehouse.transformer, warehouse.reporter):
+        done = one.marquee("ingest", "transactions", str(file), check=False)
+        assert done.returncode == 1
+        assert f"{one.target.user} may not land transactions in this warehouse" in done.stderr
+        assert len(done.stderr.splitlines()) == 2
+
+
+def test_no_role_is_led_astray_by_a_schema_of_its_name(warehouse: Warehouse):
+    """The transformer makes any schema, so none is looked into unasked."""
+    for role in ("loader", "transformer"):
+        assert getattr(warehouse, role).one("select current_schemas(false)::text") == "{public}"
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            getattr(warehouse, role).execute("create table public.mine (a int)")
+
+
+# The embedded server -----------------------------------------------------------------------------
+
+
+class Embedded:
+    """An embedded server of its own, and the commands that work on it."""
+
+    def __init__(self) -> None:
+        self.folder = reachable_folder()
+        self.server = Server(self.folder / "state")
+        self.server.start(unused_port())
+        self.profiles = self.folder / "profiles.yml"
+        self.commands = Built(self.server.target, self.folder)
+
+    def as_(self, role: str) -> Built:
+        return Built(self.server.login(role), self.folder)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Embedded]:
+    one = Embedded()
+    try:
+        yield one
+    finally:
+        one.server.delete()
+        shutil.rmtree(one.folder)
+
+
+def test_a_warehouse_of_one_superuser_is_carried_over(embedded: Embedded, tmp_path: Path, line):
+    """As earlier versions made it: the superuser landed, built, and stands in profiles.yml."""
+    from ingestion.sources import transactions
+
+    file = tmp_path / "old.jsonl"
+    file.write_text(line(1))
+    transactions.ingest([file], embedded.server.target)
+    superuser = embedded.as_("admin")
+    superuser.execute(
+        "create schema marts; create table marts.old as select 1 as a;"
+        "create schema analysis; create table analysis.mine (id serial, a int);"
+        "create view analysis.seen as select * from analysis.mine;"
+        "create table public.loose (a int); create sequence public.counted"
+    )
+    write_profiles(embedded.server, embedded.profiles)
+    edited = embedded.profiles.read_text().replace("threads: 4", "threads: 2 # mine")
+    embedded.profiles.write_text(edited)
+    assert "env_var('PGUSER', 'marquee')" in edited
+
+    file.write_text(line(1) + line(2))
+    embedded.commands.marquee("ingest", "transactions", str(file))
+    owners = dict(
+        superuser.rows(
+            "select oid::regclass::text, pg_get_userbyid(relowner) from pg_class"
+            " where relkind in ('r', 'v', 'S') and relnamespace >= 16384 or relname in"
+            " ('loose', 'counted')"
+        )
+    )
+    loader = {name for name, owner in owners.items() if owner == "marquee_loader"}
+    assert {name for name in owners if name.startswith("raw_")} == loader
+    assert set(owners.values()) == {"marquee_loader", "marquee_transformer"}
+    assert embedded.as_("loader").one("select count(*) from raw_transactions.transactions") == 2
+
+    now = embedded.profiles.read_text()
+    login = embedded.server.login("transformer")
+    assert "threads: 2 # mine" in now
+    assert load_target(profiles=embedded.profiles) == login
+    # what was the user's own is worked with as before
+    embedded.commands.marquee("db", "psql", "-c", "insert into analysis.mine (a) values (1)")
+    embedded.commands.marquee("db", "psql", "-c", "drop table marts.old; table analysis.seen")
+
+
+def test_a_profile_whose_user_was_written_by_hand_works_and_is_named(embedded: Embedded):
+    embedded.commands.marquee("db", "start")
+    kept = embedded.profiles.read_text()
+    admin = embedded.server.target
+    own = re.sub("password: .*", f"password: {admin.password}", kept)
+    own = re.sub("user: .*", "user: marquee", own)
+    embedded.profiles.write_text(own)
+    try:
+        done = embedded.commands.marquee("ingest", "brands")
+        assert "logs in as the superuser marquee" in done.stderr
+        assert "marquee db url --role transformer" in done.stderr
+        assert embedded.profiles.read_text() == own
+        brands = "select pg_get_userbyid(relowner) from pg_class where relname = 'brands'"
+        assert embedded.as_("admin").one(brands) == "marquee_loader"
+        said = embedded.commands.marquee("doctor", check=False).stdout
+        assert "marquee, the superuser, runs whatever a role plants" in said
+    finally:
+        embedded.profiles.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select lo_create(0)",
+        "select lo_from_bytea(0, 'a')",
+        "select pg_advisory_lock(1)",
+        "select pg_try_advisory_xact_lock_shared(1, 2)",
+        "do $$ begin end $$",
+    ],
+)
+def test_the_reporter_gets_nothing_else_of_the_embedded_server(embedded: Embedded, statement: str):
+    embedded.commands.marquee("db", "start")
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        embedded.as_("reporter").execute(statement)
+
+
+def test_psql_and_url_log_in_as_the_profile_or_as_asked(embedded: Embedded):
+    embedded.commands.marquee("db", "start")
+    ask = ("-At", "-c", "select current_user")
+    for option, expected in {
+        (): "marquee_transformer",
+        ("--role", "loader"): "marquee_loader",
+        ("--role", "reporter"): "marquee_reporter",
+        ("--role", "admin"): "marquee",
+    }.items():
+        assert embedded.commands.marquee("db", "psql", *option, *ask).stdout.strip() == expected
+        url = embedded.commands.marquee("db", "url", *option).stdout
+        assert url.startswith(f"postgresql://{expected}:")
+
+
+def test_supersets_database_is_its_own_and_an_old_one_is_handed_over(embedded: Embedded):
+    embedded.commands.marquee("db", "start")
+    superuser = embedded.as_("admin")
+    with closing(superuser.target.connect()) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("create database superset")
+    old = Built(replace(superuser.target, dbname=superset_database.DATABASE), embedded.folder)
+    old.execute(
+        "create type kind as enum ('a'); create table ab_user (id serial, of kind);"
+        " create sequence ab_user_id; create view ab_seen as select * from ab_user"
+    )
+    own = Built(superset_database.make(embedded.server), embedded.folder)
+    own.execute("alter table ab_user add column more int; alter type kind add value 'b'")
+    assert own.target.user == superset_database.ROLE
+    assert own.one("select rolsuper from pg_roles where rolname = current_user") is False
+    owners = "select distinct pg_get_userbyid(relowner) from pg_class where relname ~ '^ab_'"
+    assert own.rows(owners) == [(superset_database.ROLE,)]
+    assert superset_database.make(embedded.server) == own.target
+    for role in ROLES:
+        elsewhere = replace(embedded.server.login(role), dbname=superset_database.DATABASE)
+        with pytest.raises(UserError, match="permission denied for database"):
+            elsewhere.connect()
+    with pytest.raises(UserError, match="permission denied for database"):
+        replace(own.target, dbname="marquee").connect()
