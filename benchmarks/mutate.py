@@ -33,6 +33,7 @@ from dbt.cli.main import dbtRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ingestion.server import Server, is_embedded
 from ingestion.warehouse import PROJECT_DIR, Target, load_target
 
 FAULTS = Path(__file__).with_name("faults.yml")
@@ -49,6 +50,8 @@ def main() -> None:
 
     subprocess.run([sys.executable, "-m", "ingestion", "run"], cwd=PROJECT_DIR, check=True)
     warehouse = load_target()
+    if is_embedded(warehouse):
+        warehouse = Server().target  # who may make databases
     scratch = replace(warehouse, dbname=SCRATCH)
     print(f"\n{len(faults)} faults, each alone\n")
     print(f"| {'fault':<60} | caught by")
@@ -56,8 +59,8 @@ def main() -> None:
     escaped = 0
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        # the copy is the one place that the profile's database name is changed for
-        os.environ["PGDATABASE"] = SCRATCH
+        # the copy is the one place that the profile's database and login are changed for
+        os.environ |= scratch.libpq_env()
         for fault in faults:
             _refresh(warehouse)
             _copy_project(project)

@@ -123,7 +123,7 @@ def _lock(connection: Any, source: str, target: Target) -> None:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{target.user} may not land {source} in this warehouse: {reason}\n"
-            "Log in as the loader, or as the owner of the raw tables."
+            "Log in as the loader; where its schemas are not there, make them: marquee db roles"
         ) from error
 
 

@@ -25,14 +25,13 @@ MACRO = PROJECT_DIR / "macros" / "make_roles.sql"
 def acting_as(role: str, target: Target) -> Target:
     """The same place, logged in to as the role whose work it is.
 
-    That is the embedded server's; on another one, or with a login of the user's own making, the
-    profile's login does all.
+    That is the embedded server's; on another one, in another database, or with a login of the
+    user's own making, the profile's login does all.
     """
-    if not server.is_embedded(target):
-        return target
     embedded = server.Server()
-    ours = {embedded.target.user, embedded.login("transformer").user}
-    if target.user not in ours:
+    if not server.is_embedded(target) or target.dbname != embedded.target.dbname:
+        return target
+    if target.user not in {embedded.target.user, embedded.login("transformer").user}:
         return target
     login = embedded.login(role)
     return replace(target, user=login.user, password=login.password)

@@ -577,8 +577,8 @@ def ready(name: str | None = None) -> Target:
 
 
 def is_superuser(target: Target) -> bool:
-    """Whether this is the embedded server's superuser."""
-    return is_embedded(target) and target.user == ROLE
+    """Whether this is the embedded server's superuser, in the warehouse."""
+    return is_embedded(target) and target.user == target.dbname == ROLE
 
 
 def open_to_roles(server: Server, *, again: bool = False) -> bool:

@@ -103,8 +103,8 @@ class Victim(Site):
         self.server = Server(folder / "state")
         self.server.start(unused_port())
         super().__init__(self.server.target, folder)
-        self.write_profile()
         self._started: list[subprocess.Popen] = []
+        self.marquee("db", "start")  # loader and transformer work, as they do for users
 
     def start(self, *args: str) -> subprocess.Popen:
         self._started.append(process := super().start(*args))
@@ -177,6 +177,8 @@ def execute(target: Target, statement: str) -> None:
 def drop_films(site: Site) -> None:
     for schema in ("raw_tmdb", "raw_tmdb_staging"):
         execute(site.target, f"drop schema if exists {schema} cascade")
+    if isinstance(site, Victim):
+        site.marquee("db", "roles")  # the loader may not make schemas
 
 
 def content(site: Built, schema: str, *tables: str) -> dict[str, tuple]:
