@@ -19,6 +19,7 @@ from psycopg2 import sql
 
 from ingestion import superset_database
 from ingestion.errors import UserError
+from ingestion.roles import built_schemas, landing_schemas
 from ingestion.server import Server, write_profiles
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute, reachable_folder, unused_port
@@ -413,6 +414,15 @@ class Embedded:
 
     def as_(self, role: str) -> Built:
         return Built(self.server.login(role), self.folder)
+
+
+def test_the_embedded_server_knows_the_schemas_that_dbt_knows(built: Built):
+    manifest = json.loads((built.target_path / "manifest.json").read_text())
+    sources = {source["schema"] for source in manifest["sources"].values()}
+    kinds = {"model", "seed", "snapshot", "test"}
+    nodes = {n["schema"] for n in manifest["nodes"].values() if n["resource_type"] in kinds}
+    assert set(landing_schemas()) == sources
+    assert set(built_schemas(replace(built.target, name="dev"))) == nodes
 
 
 @pytest.fixture(scope="module")
