@@ -21,24 +21,32 @@ install = { uv=$$(command -v uv || echo $(1)/bin/uv) ; \
   env $${index:+UV_DEFAULT_INDEX="$$index"} "$$uv" pip install --quiet --python $(1)/bin/python $(2) ; } || \
   { $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) ; }
 
+# Programs of an environment name the folder that they were installed in. Where that was renamed, or copied from
+# another, the environment $(1) with the program $(2) is made anew.
+moved = $(shell [ ! -e $(1)/.ready ] || [ "$$(cat $(1)/.ready)" = "$(CURDIR)" ] || \
+  { [ ! -s $(1)/.ready ] && grep -qsF "$(CURDIR)/$(1)/bin/" $(1)/bin/$(2) ; } || echo moved)
+venv_moved := $(call moved,.venv,marquee)
+superset_moved := $(call moved,$(SUPERSET),gunicorn)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset bench-build equality
+  mutate torture superset superset-export test-superset bench-build equality anew
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from requirements.lock
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(if $(venv_moved),anew)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
 	  echo "Python 3.10 to 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(if $(venv_moved),echo "This folder was renamed or copied: .venv is made anew"; rm -rf .venv)
 	@echo "Installing into .venv"
 	@$(call environment,.venv)
 	@$(call install,.venv,-r requirements.lock)
 	@$(call install,.venv,--no-deps -e .)
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs page
 	@$(BIN)/marquee run
@@ -98,14 +106,15 @@ test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, 
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
-$(SUPERSET)/.ready: bi/superset/requirements.txt
+$(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
 	  echo "Superset needs Python 3.10 to 3.12; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(if $(superset_moved),rm -rf $(SUPERSET))
 	@echo "Installing Superset into $(SUPERSET)"
 	@$(call environment,$(SUPERSET))
 	@$(call install,$(SUPERSET),-r $<)
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 docs: $(READY)  ## serve the dbt docs site on localhost
 	@$(BIN)/dbt docs generate --quiet

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ingestion import __version__, libpq, paths
+from ingestion import __version__, identity, libpq, paths
 from ingestion.errors import UserError
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
@@ -205,6 +205,7 @@ def main() -> None:
 
 def _settle() -> None:
     """Have the environment say where things are, for all that is started from here."""
+    identity.refuse_borrowed_programs()
     libpq.settle()
     paths.settle()
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import click
 
-from ingestion import libpq, profiles, server, warehouse
+from ingestion import identity, libpq, profiles, server, warehouse
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
 from ingestion.server import Server
@@ -155,7 +155,8 @@ def reset(yes: bool) -> None:
     """
     embedded = _embedded("Reset")
     if not yes:
-        click.confirm(f"Drop everything in {embedded.data}?", abort=True)
+        place = embedded.home if identity.foreign(embedded) else embedded.data
+        click.confirm(f"Drop everything in {place}?", abort=True)
     if embedded.settings:  # what dlt has not loaded yet goes as well
         shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
     embedded.reset(server.profiles_login(warehouse.profiles_path()))
@@ -197,9 +198,9 @@ def _embedded(verb: str) -> Server:
     Raises:
         UserError: it does.
     """
-    if embedded := server.chosen():
+    if embedded := server.chosen(settled=verb != "Reset"):
         return embedded
-    target = load_target()
+    target = warehouse.read_target()
     overriding = libpq.naming()
     by = f" ({', '.join(overriding)} set)" if overriding else ""
     path = warehouse.profiles_path()

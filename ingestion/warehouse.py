@@ -169,6 +169,21 @@ def project() -> dict:
 
 
 def load_target(name: str | None = None, profiles: Path | None = None) -> Target:
+    """The target as ``read_target`` reads it, once what it says of the embedded server is true.
+
+    Raises:
+        UserError: as for ``read_target``; or this checkout is a copy of another, whose that is.
+    """
+    target = read_target(name, profiles)
+    if profiles is None and target.host == "127.0.0.1":
+        from ingestion import server
+
+        if server.follow(target):
+            return read_target(name)
+    return target
+
+
+def read_target(name: str | None = None, profiles: Path | None = None) -> Target:
     """The named target of this project's profile, or its default one (DBT_TARGET, ``target:``).
 
     Without a profiles.yml libpq's variables are enough: the example's profile reads them.

