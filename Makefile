@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SUPERSET := .venv-superset
+LINEAGE := .venv-lineage
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
@@ -30,7 +31,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset bench-build equality anew
+  mutate torture superset superset-export test-superset bench-build equality anew lineage test-lineage
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,11 +117,27 @@ $(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(call install,$(SUPERSET),-r $<)
 	@echo '$(CURDIR)' > $@
 
-docs: $(READY)  ## serve the dbt docs site on localhost
-	@$(BIN)/dbt docs generate --quiet
+docs: $(READY)  ## serve the dbt docs site on localhost, and lineage by column below it
+	@$(MAKE) --no-print-directory $(LINEAGE)/.ready || echo "Lineage by column is left out."
+	@$(BIN)/dbt docs generate --quiet --static
+	@[ ! -e $(LINEAGE)/.ready ] || $(BIN)/marquee lineage
 	@$(BIN)/dbt docs serve --host 127.0.0.1
+
+lineage: $(READY) $(LINEAGE)/.ready  ## write lineage by column beside the docs page; the first time installs dbt-colibri
+	@$(BIN)/dbt docs generate --quiet --static
+	@$(BIN)/marquee lineage
+
+test-lineage: $(READY) $(LINEAGE)/.ready  ## open lineage by column in Chromium: CHROMIUM=
+	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
+	@MARQUEE_LINEAGE=1 $(BIN)/pytest --quiet ingestion/tests/test_lineage.py
+
+$(LINEAGE)/.ready: docs/lineage-requirements.txt
+	@echo "Installing dbt-colibri into $(LINEAGE)"
+	@$(call environment,$(LINEAGE))
+	@$(call install,$(LINEAGE),-r $<)
+	@touch $@
 
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion import server; \
 	  server.Server().delete(); server.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(LINEAGE) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

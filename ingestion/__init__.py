@@ -1,3 +1,4 @@
 """Marquee's ingestion: lands raw films, brands and card transactions in PostgreSQL with dlt."""
 
 __version__ = "0.1.0"
+INTERRUPTED = "Interrupted. What is finished stays; run it again: it goes on from there."

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ingestion import __version__, identity, libpq, paths
-from ingestion.errors import UserError
+from ingestion.errors import UserError, told
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
 
@@ -19,6 +19,7 @@ LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
     "doctor": ("ingestion.doctor", "doctor"),
     "export": ("ingestion.commands_export", "export"),
+    "lineage": ("ingestion.lineage", "lineage"),
     "rejects": ("ingestion.commands_rejects", "rejects"),
     "superset": ("ingestion.commands_superset", "superset"),
 }
@@ -120,8 +121,8 @@ def generate() -> None:
 @generate.command("transactions")
 @click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=42, show_default=True, help="The same seed gives the same file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="JSONL file to write.")
-def generate_transactions(rows: int, seed: int, out: Path) -> None:
+@click.option("--out", required=True, metavar="FILE", help="JSONL file to write, here on the disk.")
+def generate_transactions(rows: int, seed: int, out: str) -> None:
     """Write made-up card transactions as JSONL, some late, repeated, changed or broken."""
     from ingestion.sources.transactions import generator
 
@@ -227,15 +228,15 @@ def explain(error: BaseException) -> str:
             return "The disk is full.\nFree some space and run this again: it goes on from there."
     for cause in reversed(causes):
         if isinstance(cause, psycopg2.OperationalError):
-            first = str(cause).strip().splitlines()[0]
+            first = told(cause)
             return (
                 f"The warehouse went away: {first}\nSee `marquee db status`, then run this again."
             )
         if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
             return (
-                f"{str(cause).strip().splitlines()[0]}\n"
+                f"{told(cause)}\n"
                 "Give the role the right to create schemas in the database (grant create)."
             )
     root = causes[-1]
-    first = (str(root).strip().splitlines() or [""])[0]
-    return f"{type(root).__name__}: {first}\nRun it again as `marquee --debug ...` to see where."
+    said = f"{type(root).__name__}: " if str(root).strip() else ""
+    return f"{said}{told(root)}\nRun it again as `marquee --debug ...` to see where."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ingestion import roles, server
 from ingestion.errors import UserError
+from ingestion.places import on_disk
 from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import Target
@@ -65,16 +64,17 @@ def show(source: str | None, reason: str | None, limit: int, target_name: str | 
 
 
 @rejects.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("name", metavar="FILE")
 @reason_option
 @target_option
-def export(file: Path, reason: str | None, target_name: str | None) -> None:
+def export(name: str, reason: str | None, target_name: str | None) -> None:
     """Write rejected transactions into FILE to be mended there, one a line.
 
     Each text stands as it was, behind its reference and a tab.
     """
     from ingestion.sources.transactions import replay
 
+    file = on_disk(name, "The file to mend")
     count = replay.export(open_rejects(_target(target_name), "transactions", reason), file)
     if not count:
         raise UserError(f"{_none(reason)}\nNothing is written.")
@@ -82,9 +82,9 @@ def export(file: Path, reason: str | None, target_name: str | None) -> None:
 
 
 @rejects.command("replay")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("name", metavar="[FILE]", required=False)
 @target_option
-def replay_command(file: Path | None, target_name: str | None) -> None:
+def replay_command(name: str | None, target_name: str | None) -> None:
     """Land rejected transactions that FILE has mended.
 
     FILE is what `export` wrote, edited. Rows land under the file and line they came from; what is
@@ -93,7 +93,7 @@ def replay_command(file: Path | None, target_name: str | None) -> None:
     """
     from ingestion.sources.transactions import replay
 
-    texts = replay.mended(file) if file else None
+    texts = replay.mended(on_disk(name, "The mended file")) if name else None
     report = replay.replay(texts, _target(target_name))
     for note in report.notes:
         echo(one_line(note, None))

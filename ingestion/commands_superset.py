@@ -26,6 +26,7 @@ from psycopg2 import sql
 
 from ingestion import server, superset_database, warehouse
 from ingestion.errors import UserError
+from ingestion.places import on_disk
 from ingestion.run import target_path
 from ingestion.server import write_private
 from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
@@ -81,11 +82,11 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
 
 
 @superset.command()
-@click.option("--to", "folder", type=click.Path(path_type=Path), help="Another folder.")
+@click.option("--to", metavar="FOLDER", help="Another folder.")
 @target_option
-def export(folder: Path | None, target_name: str | None) -> None:
+def export(to: str | None, target_name: str | None) -> None:
     """Write dashboards that were edited in Superset back to bi/superset."""
-    folder = folder or FOLDER
+    folder = on_disk(to, "The folder of dashboards") if to else FOLDER
     changed = Superset(server.ready(target_name)).export(folder)
     for path in changed:
         echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)

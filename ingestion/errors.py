@@ -2,6 +2,8 @@
 
 import importlib.util
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
@@ -17,6 +19,18 @@ class UserError(click.ClickException):
 
     def format_message(self) -> str:
         return printable(self.message)
+
+
+def told(error: BaseException) -> str:
+    """What an error says of itself, in one line; where it says nothing, what it is and whence."""
+    for line in str(error).splitlines():
+        if line.strip():
+            return line.strip()
+    where = ""
+    if frames := traceback.extract_tb(error.__traceback__):
+        last = frames[-1]
+        where = f", in {last.name} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__} without a word{where}"
 
 
 def install_command(extra: str) -> str:

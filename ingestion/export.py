@@ -17,6 +17,7 @@ folder name; days would make too many small files.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import fcntl
 import fnmatch
@@ -25,15 +26,19 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ingestion import progress
-from ingestion.errors import UserError, install_command
+from ingestion import interrupts, progress
+from ingestion.errors import UserError, install_command, told
+from ingestion.places import as_name, place
+from ingestion.terminal import one_line
 from ingestion.warehouse import Target
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ MADE_BY = "marquee export marts"
 STAMP = "%Y%m%dT%H%M%SZ"
 VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 ABANDONED = timedelta(days=1)  # in a store, an unfinished export may be one that is under way
+FIRST_DAY, MICROSECONDS = -3_000_000, 86_400_000_000  # PostgreSQL begins in 4713 BC
 BATCH_BYTES = 4 * 1024**2
 ROW_GROUP, GROUP_BYTES = 131_072, 64 * 1024**2  # rows, or less of them when they are wide
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # what Hive calls the partition of null
@@ -56,6 +62,10 @@ PLAIN = re.compile(
     r"(smallint|integer|bigint|real|double precision|boolean|date|text|character varying.*"
     r"|timestamp.*)"
 )
+# what a spreadsheet computes, after blanks too; wide signs are the same to it
+FORMULA = r"^[\s\pZ]*[=+\-@＝＋－＠]|^[\t\r\n]"  # noqa: RUF001
+HEADER_FORMULA = FORMULA.replace(r"\pZ", "")
+NUMBER = r"^-?[0-9]+([.,][0-9]+)?$"
 DECIMAL = re.compile(r"numeric\((\d+),(\d+)\)")
 
 
@@ -90,17 +100,23 @@ class Mart:
     files: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        names = [column.name for column in self.columns]
+        names = [column.name.lower() for column in self.columns]  # readers often ignore case
         dates = [column.name for column in self.columns if column.type == "date"]
         if dates and {"date_key", "date_day"} & set(names) and not self.name.startswith("dim_"):
             name = re.sub("_(date|day)$", "", dates[0]) + "_month"
-            while name in names:
+            while name.lower() in names:
                 name += "_"
             self.partition = {"column": name, "type": "date", "month_of": dates[0]}
 
 
 def export_marts(
-    target: Target, schema: str, to: str, kind: str = "parquet", select: Sequence[str] = ()
+    target: Target,
+    schema: str,
+    to: str,
+    kind: str = "parquet",
+    select: Sequence[str] = (),
+    *,
+    excel: bool = False,
 ) -> dict:
     """Write marts as files, all of one moment: one snapshot of the database.
 
@@ -113,6 +129,7 @@ def export_marts(
         to: a folder, or a URL of a store (``s3://bucket/prefix``); made when absent.
         kind: ``parquet`` or ``csv``.
         select: names or patterns (``fct_*``) of marts; all when empty.
+        excel: CSV that a spreadsheet opens: marked as UTF-8, and no text is a formula.
 
     Returns:
         The manifest, as written.
@@ -121,6 +138,8 @@ def export_marts(
         UserError: there are no such marts, or the place cannot be written to. The last export
             stays as it was.
     """
+    if excel and kind != "csv":
+        raise UserError("Files for spreadsheets are CSV.\nAdd: --format csv")
     from adbc_driver_postgresql import dbapi
 
     target.connect().close()  # says what is wrong in plain words
@@ -133,17 +152,21 @@ def export_marts(
             version = f"{moment:{STAMP}}-{secrets.token_hex(3)}"
             try:
                 marts = []
-                with progress.task("Exporting", unit="marts") as advance:
+                with (
+                    interrupts.giving_back(partial(place.give_back, version)),
+                    progress.task("Exporting", unit="marts") as advance,
+                ):
                     advance(0, total=len(names))
                     for name in names:
                         mart = _describe(connection, schema, name)
-                        _write(connection, schema, mart, _Version(place, version, kind))
+                        _write(connection, schema, mart, _Version(place, version, kind, excel))
                         marts.append(mart)
                         advance(1)
                 manifest = {
                     "made_by": MADE_BY,
                     "version": version,
                     "format": kind,
+                    "excel": excel,
                     "snapshot_at": moment.isoformat(),
                     "schema": schema,
                     "marts": [asdict(mart) for mart in marts],
@@ -187,11 +210,19 @@ def _chosen(
             f"{target.user} finds no marts in the schema {schema} of {target.dbname}.\n"
             "Build them with `marquee run` or `dbt build`, or name their schema with --schema."
         )
+    chosen = set() if select else set(there)
     for pattern in select:
-        if not fnmatch.filter(there, pattern):
-            raise UserError(f"There is no mart {pattern}.\nThere are: {', '.join(there)}")
-    chosen = {name for pattern in select or ("*",) for name in fnmatch.filter(there, pattern)}
+        found = {name for name in there if name == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            names = ", ".join(map(_shown, there))
+            raise UserError(f"There is no mart {_shown(pattern)}.\nThere are: {names}")
+        chosen |= found
     return {name: kind for name, kind in there.items() if name in chosen}
+
+
+def _shown(name: str) -> str:
+    """A name of the database within a message."""
+    return one_line(name, None)
 
 
 def _begin_snapshot(connection: Connection, schema: str, marts: dict[str, str]) -> datetime:
@@ -230,9 +261,12 @@ def _query(schema: str, mart: Mart) -> str:
     ]
     ordered = ""
     if mart.partition:
-        day, month = _quoted(mart.partition["month_of"]), _quoted(mart.partition["column"])
-        selected.append(f"cast(date_trunc('month', {day}) as date) as {month}")
-        ordered = f" order by {month} nulls last"
+        day = _quoted(mart.partition["month_of"])
+        # no reader knows months of years that have not four digits: those rows have none
+        known = f"{day} between '0001-01-01' and '9999-12-31'"
+        selected.append(f"case when {known} then cast(date_trunc('month', {day}) as date) end")
+        # by its place: a long name is cut, and is that of another column then
+        ordered = f" order by {len(selected)} nulls last"
     return f"select {', '.join(selected)} from {_quoted(schema, mart.name)}{ordered}"  # noqa: S608
 
 
@@ -254,8 +288,8 @@ def _batches(connection: Connection, query: str) -> Iterator[pa.RecordBatch]:
             if none:
                 yield _no_rows(reader.schema)
     except (connection.Error, OSError) as error:
-        said = str(error).partition("ERROR:")
-        first = (said[2] or said[0]).strip().splitlines()[0]
+        first = told(error).partition("ERROR:")
+        first = (first[2] or first[0]).strip()
         raise UserError(f"The warehouse stopped answering: {first}\nRun this again.") from error
 
 
@@ -283,17 +317,18 @@ def _quoted(*names: str) -> str:
 
 @dataclass(frozen=True)
 class _Version:
-    """One export: its place, its folder there, its format."""
+    """One export: its place, its folder there, its format, and whether spreadsheets open it."""
 
     place: _Place
     name: str
     kind: str
+    excel: bool
 
     def path(self, mart: Mart, month: date | None) -> str:
         """Where the rows of a month go, or all rows of a mart that is not partitioned."""
-        folders = [self.name, mart.name]
+        folders = [self.name, as_name(mart.name)]
         if mart.partition:
-            folders.append(f"{mart.partition['column']}={month or NULL_PARTITION}")
+            folders.append(f"{as_name(mart.partition['column'])}={month or NULL_PARTITION}")
         return "/".join([*folders, f"part-0.{self.kind}"])
 
 
@@ -304,6 +339,7 @@ def _write(connection: Connection, schema: str, mart: Mart, version: _Version) -
         for whole in _batches(connection, _query(schema, mart)):
             for month, rows in _by_month(whole, mart):
                 path, batch = version.path(mart, month), _typed(rows, mart)
+                batch = _without_formulas(batch, mart) if version.excel else batch
                 if part is None or part.path != path:
                     _finish(part, mart)
                     part = _Part(version, path, batch.schema)
@@ -347,12 +383,60 @@ def _typed(batch: pa.RecordBatch, mart: Mart) -> pa.RecordBatch:
                 values = plain.cast(pa.decimal128(*decimal))
             except pa.ArrowInvalid as error:
                 raise UserError(
-                    f"A value of {mart.name}.{column.name} is no decimal: {error}\n"
+                    f"A value of {_shown(f'{mart.name}.{column.name}')} is no decimal: {error}\n"
                     "Mend the mart (NaN and infinity have no place in files), then export again."
                 ) from error
+        _refuse_infinity(values, f"{mart.name}.{column.name}")
         arrays.append(values)
         fields.append(pa.field(column.name, values.type, nullable=column.nullable))
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _without_formulas(batch: pa.RecordBatch, mart: Mart) -> pa.RecordBatch:
+    """The same, where a text that a spreadsheet would compute begins with an apostrophe.
+
+    Numbers stay numbers, those that are exported as text included.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    arrays = []
+    for column, array in zip(mart.columns, batch.columns, strict=True):
+        values = array
+        if pa.types.is_string(array.type) and not column.type.startswith("numeric"):
+            risky = pc.and_not(
+                pc.match_substring_regex(array, FORMULA), pc.match_substring_regex(array, NUMBER)
+            )
+            values = pc.if_else(risky, pc.binary_join_element_wise("'", array, ""), array)
+        arrays.append(values)
+    fields = [
+        field.with_name(f"'{field.name}") if re.match(HEADER_FORMULA, field.name) else field
+        for field in batch.schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _refuse_infinity(values: pa.Array, name: str) -> None:
+    """PostgreSQL's infinite days and times come as ones long before its first real ones.
+
+    Raises:
+        UserError: there is one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_date32(values.type):
+        number, first = pa.int32(), FIRST_DAY
+    elif pa.types.is_timestamp(values.type):
+        number, first = pa.int64(), FIRST_DAY * MICROSECONDS
+    else:
+        return
+    earliest = pc.min(values.cast(number)).as_py()
+    if earliest is not None and earliest < first:
+        raise UserError(
+            f"A value of {_shown(name)} is infinite.\n"
+            "Mend the mart (NaN and infinity have no place in files), then export again."
+        )
 
 
 class _Part:
@@ -370,6 +454,8 @@ class _Part:
         else:
             from pyarrow import csv
 
+            if version.excel:
+                self._sink.write(codecs.BOM_UTF8)
             # RFC 4180: ends of lines, quotes doubled; null is nothing, an empty text is ""
             options = csv.WriteOptions(eol="\r\n", quoting_header="needed")
             self._writer = csv.CSVWriter(self._sink, schema, write_options=options)
@@ -445,15 +531,17 @@ class _Place:
     """Where the files go: a folder on a disk, or a prefix in a store."""
 
     def __init__(self, to: str) -> None:
-        protocol, mark, path = to.partition("://")
-        self.local = not mark
-        self.name = to.rstrip("/") or "/"
-        if self.local:
-            self.root = str(Path(to).expanduser().absolute())
+        found, self._ended = place(to), False
+        self.local = isinstance(found, Path)
+        if isinstance(found, Path):
+            self.root, protocol = str(found.absolute()), "file"
+            self.name = str(found)
         else:
+            protocol, path = found
             self.root = path.rstrip("/")
+            self.name = f"{protocol}://{self.root}"
         with self.told():
-            self._store = _store(protocol if mark else "file", to)
+            self._store = _store(protocol)
 
     # Reading and writing
 
@@ -477,6 +565,8 @@ class _Place:
 
     def open(self, path: str) -> IO[bytes]:
         """A new file, to be closed by ``close`` or ``abandon``."""
+        if self._ended:
+            raise UserError("The export was interrupted.\nRun this again.")
         full = f"{self.root}/{path}"
         if self.local:
             Path(full).parent.mkdir(parents=True, exist_ok=True)
@@ -548,6 +638,13 @@ class _Place:
         with suppress(Exception):  # the next export tries again
             self._store.rm(f"{self.root}/{version}", recursive=True)
 
+    def give_back(self, version: str) -> None:
+        """Remove an export that was interrupted, and let nothing more be written of it."""
+        self._ended = True
+        for _ in range(3):  # a file may just have been opened
+            self.remove(version)
+            time.sleep(0.1)
+
     def _last(self) -> dict | None:
         """The manifest of the last whole export."""
         try:
@@ -556,7 +653,8 @@ class _Place:
             return None
         except ValueError:
             found = None
-        if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
+        known = isinstance(found, dict) and found.get("made_by") == MADE_BY
+        if not known or not VERSION.fullmatch(str(found.get("version"))):
             raise UserError(
                 f"{self.name} has a {MANIFEST} of something else.\nExport to another place."
             )
@@ -593,20 +691,11 @@ class _Place:
             ) from error
 
 
-def _store(protocol: str, to: str) -> AbstractFileSystem:
+def _store(protocol: str) -> AbstractFileSystem:
     import fsspec
 
     from ingestion.sources.transactions.inputs import STORES
 
-    if protocol != "file" and protocol not in STORES:
-        raise UserError(
-            f"{to} is no place for an export.\nGive a folder or an s3://, gs://, az:// URL."
-        )
-    if protocol != "file" and ":" in to.partition("://")[2].partition("/")[0]:
-        raise UserError(  # said without the URL: there may be a secret in it
-            f"URLs of {protocol}:// are bucket and prefix, without credentials.\n"
-            "They come from the cloud's own places, such as AWS_* in the environment."
-        )
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ImportError as error:

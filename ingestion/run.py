@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,14 +12,15 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psycopg2
 
-from ingestion import paths, progress, roles, server, warehouse
-from ingestion.errors import UserError
+from ingestion import interrupts, paths, progress, roles, server, warehouse
+from ingestion.errors import UserError, told
 from ingestion.fitness import refuse_unfit
 from ingestion.paths import make_state_dir
 from ingestion.pipeline import LoadReport
@@ -74,9 +76,28 @@ def run_all(target_name: str | None) -> None:
     if server.is_superuser(target):  # a profile of the user's own
         server.open_to_roles(server.Server(), again=True)
     with steps.step("Write the docs page") as said:
-        dbt("docs", target, "generate", "--static", "--no-compile", label="Documenting")
-        said.append(_relative(target_path() / "static_index.html"))
+        said.extend(write_docs(target))
     _summarise(target, reports, built, steps)
+
+
+def write_docs(target: Target) -> list[str]:
+    """Write dbt's docs page, and lineage by column where `make lineage` has installed it.
+
+    Returns:
+        Where they are; or why the second is not there, which is no reason to stop.
+    """
+    from ingestion import lineage
+
+    page = _relative(target_path() / "static_index.html")
+    generate = ("generate", "--static")
+    if not lineage.COLIBRI.exists():
+        dbt("docs", target, *generate, "--no-compile", label="Documenting")
+        return [page]
+    dbt("docs", target, *generate, label="Documenting")
+    try:
+        return [page, lineage.write_page(target_path())]
+    except UserError as error:
+        return [page, f"Lineage by column is missing: {error.message}"]
 
 
 def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
@@ -229,10 +250,11 @@ def _copy_package(package: Path, installed: Path) -> None:
     make_state_dir(PACKAGES.parent)
     copy = PACKAGES.with_name(f"{PACKAGES.name}.{os.getpid()}")
     unneeded = shutil.ignore_patterns(".git", "integration_tests", "target")
-    shutil.copytree(package, copy, ignore=unneeded)
-    shutil.rmtree(installed, ignore_errors=True)
-    PACKAGES.mkdir(exist_ok=True)
-    copy.rename(installed)
+    with interrupts.giving_back(lambda: shutil.rmtree(copy)):
+        shutil.copytree(package, copy, ignore=unneeded)
+        shutil.rmtree(installed, ignore_errors=True)
+        PACKAGES.mkdir(exist_ok=True)
+        copy.rename(installed)
 
 
 def make_roles(target: Target) -> None:
@@ -264,6 +286,8 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
     """
     from dbt.cli.main import dbtRunner
 
+    # Python's own helper tidies after dbt's threads; after an interrupt it need not say so
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     with progress.task(label, unit="nodes") as advance:
 
         def follow(event) -> None:
@@ -281,7 +305,8 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
         )
     results = getattr(outcome.result, "results", None)
     if outcome.exception:
-        raise UserError(f"dbt {command} stopped: {outcome.exception}\nSee {_relative(log_path())}")
+        why = told(outcome.exception)
+        raise UserError(f"dbt {command} stopped: {why}\nSee {_relative(log_path())}")
     if not outcome.success:
         failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]
         named = ", ".join(r.node.name for r in failed[:5]) or "see above"
@@ -343,20 +368,42 @@ def run_in_scratch(command: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="marquee-scratch-"))
     folder.chmod(0o711)  # the server's user must reach its data when this runs as root
     scratch = server.Server(folder / "state")
+    started: list[subprocess.Popen] = []
     try:
-        scratch.start()
-        server.write_profiles(scratch, folder / "profiles.yml")
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        env |= {
-            "DBT_PROFILES_DIR": str(folder),
-            "DBT_TARGET_PATH": str(folder / "target"),
-            "DBT_LOG_PATH": str(folder / "logs"),
-            "MARQUEE_STATE_DIR": str(folder / "state"),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
-        }
-        return subprocess.run(list(command), env=env, check=False).returncode
+        end = partial(_end_scratch, scratch, folder, started)
+        with interrupts.giving_back(end, at_once=scratch.abandon):
+            return _run_in_scratch(command, scratch, folder, started)
     except FileNotFoundError as error:
         raise UserError(f"There is no command {command[0]!r}.") from error
     finally:
         scratch.delete()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_in_scratch(
+    command: Sequence[str], scratch: server.Server, folder: Path, started: list[subprocess.Popen]
+) -> int:
+    scratch.start()
+    server.write_profiles(scratch, folder / "profiles.yml")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    env |= {
+        "DBT_PROFILES_DIR": str(folder),
+        "DBT_TARGET_PATH": str(folder / "target"),
+        "DBT_LOG_PATH": str(folder / "logs"),
+        "MARQUEE_STATE_DIR": str(folder / "state"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}",
+    }
+    started.append(subprocess.Popen(list(command), env=env))
+    return started[0].wait()
+
+
+def _end_scratch(scratch: server.Server, folder: Path, started: list[subprocess.Popen]) -> None:
+    """After an interrupt: the command first, which may tidy up, then the server and its data."""
+    for process in started:
+        if not sys.stdin.isatty():  # there Ctrl-C has reached it, too
+            process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+    interrupts.end_programs()
+    scratch.abandon()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ import pwd
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -325,6 +326,17 @@ class Server:
             self._save(port=_free_port(taken + 1), data="pgdata", **identity.mark(self))
             (self.data / "postmaster.pid").unlink(missing_ok=True)
             return self.settings["port"]
+
+    def abandon(self) -> None:
+        """After an interrupt: end the server and remove its data, whoever holds its lock."""
+        import psutil
+
+        for process in psutil.process_iter(["cmdline"]):
+            if str(self.data) in (process.info["cmdline"] or ()):
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGQUIT)
+        for folder in (self.outside, self.home):
+            _remove(folder)
 
     # How -----------------------------------------------------------------------------------------
 

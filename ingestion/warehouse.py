@@ -18,7 +18,7 @@ import psycopg2
 import yaml
 
 from ingestion import libpq, paths
-from ingestion.errors import UserError
+from ingestion.errors import UserError, told
 from ingestion.paths import PROJECT_DIR, STATE_DIR  # noqa: F401 - for who asks where they are
 from ingestion.profile_text import render
 
@@ -227,9 +227,8 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
             "Compare it with profiles.yml.example."
         ) from error
     except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path} cannot be read: {first}\nCompare it with profiles.yml.example."
+            f"{path} cannot be read: {told(error)}\nCompare it with profiles.yml.example."
         ) from error
 
 

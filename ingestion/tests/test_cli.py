@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg2
 import pytest
 
+from ingestion import run
+from ingestion.cli import explain
+from ingestion.errors import UserError, told
 from ingestion.server import Server
 from ingestion.sources.tmdb.standin import StandIn
 from ingestion.tests.built import Built
@@ -176,3 +180,49 @@ def test_help_lists_the_commands(empty: Built, command: str):
     said = empty.command(*command.split(), "--help").stdout
     for name in ("db", "ingest", "generate", "run", "doctor", "deps"):
         assert f"\n  {name} " in said
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _raised(error: BaseException) -> BaseException:
+    try:
+        _raise(error)
+    except BaseException as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(StopIteration(), RuntimeError(), RuntimeError(" \n "), KeyError(), MemoryError()),
+        *(psycopg2.OperationalError(), psycopg2.errors.InsufficientPrivilege(), OSError()),
+    ],
+    ids=repr,
+)
+def test_an_error_without_a_word_is_told_all_the_same(error: BaseException):
+    """What it is and where it came up: no colon with nothing behind it."""
+    first, second = explain(_raised(error)).splitlines()
+    assert f"{type(error).__name__} without a word, in _raise (test_cli.py, line" in first
+    assert second
+    assert told(type(error)()) == f"{type(error).__name__} without a word"
+
+
+def test_an_error_says_its_first_line_that_is_not_empty():
+    assert explain(ValueError("\n\n  so it is\nnot")).startswith("ValueError: so it is\n")
+
+
+def test_dbt_that_stops_without_a_word(empty: Built, monkeypatch: pytest.MonkeyPatch):
+    import dbt.cli.main
+
+    class Stops:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def invoke(self, _: list[str]) -> dbt.cli.main.dbtRunnerResult:
+            return dbt.cli.main.dbtRunnerResult(success=False, exception=_raised(StopIteration()))
+
+    monkeypatch.setattr(dbt.cli.main, "dbtRunner", Stops)
+    with pytest.raises(UserError, match="dbt build stopped: StopIteration without a word, in"):
+        run.dbt("build", empty.target, label="Building")

@@ -8,22 +8,28 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import duckdb
 import fsspec
 import psycopg2
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
+from psycopg2 import sql
 
 from ingestion.errors import UserError
 from ingestion.export import export_marts
+from ingestion.tests.built import BIN, Built
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
 from ingestion.warehouse import PROJECT_DIR, Target, marts_schema
 
@@ -370,7 +376,6 @@ def test_places_that_cannot_be_written_to(warehouse, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be exported to" in said(warehouse, "marts", str(tmp_path / "file" / "out"))
     assert "cannot be exported to" in said(warehouse, "marts", "s3://no-such-bucket-of-ours/x")
-    assert "no place" in said(warehouse, "marts", "ftp://somewhere/x")
     secret = said(warehouse, "marts", "s3://key:hush@bucket/x")
     assert "hush" not in secret
 
@@ -432,3 +437,251 @@ def test_the_schema_of_the_marts_is_dbts(built):
         }
         target = Target(name, "h", 1, "u", "p", "d", schema=name)
         assert schemas == {marts_schema(target)}
+
+
+# Names that are no paths
+
+
+ODD = (
+    *("../../../escaped", "/etc/escaped", "..", ".", "a/b", "a\\b", ".hidden", "_hidden", "-rf"),
+    *("=x", "a=b", "100%", "%2e", "%2F", "two words", " ends ", "dot.", "con", "nul", "com1.txt"),
+    *(
+        "Case",
+        "case",
+        "CASE",
+        "caf\u00e9",
+        "cafe\u0301",
+        "x" * 63,
+        "\u00e9" * 31,
+        "a\nb",
+        "\x1b[2J",
+    ),
+    *("*", "fct_*", "a:b", "~", "$HOME", '"', "'; drop table x; --", "manifest.json", "latest"),
+)
+
+
+def odd_marts(target: Target) -> None:
+    """Each a table whose rows name it, and a fact whose columns have odd names."""
+    with closing(target.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("create schema odd")
+        for name in ODD:
+            table = sql.Identifier("odd", name)
+            make = sql.SQL("create table {} as select {} as name, 1 as date_key, {}")
+            day = sql.SQL("date '2024-02-03' as {}").format(sql.Identifier(name))
+            cursor.execute(make.format(table, sql.Literal(name), day))
+
+
+def names_read_back(manifest: dict, read) -> dict[str, list]:
+    """Of each mart, the names that its rows say; the column of the month comes from the folder."""
+    found = {}
+    for mart in manifest["marts"]:
+        (file,) = mart["files"]
+        content = read(file["path"])
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        found[mart["name"]] = pq.read_table(io.BytesIO(content))["name"].to_pylist()
+    return found
+
+
+def test_a_name_of_the_database_is_no_path(database, tmp_path):
+    odd_marts(database)
+    place = tmp_path / "deep" / "in" / "a" / "folder" / "out"
+    manifest = export_marts(database, "odd", str(place))
+    found = names_read_back(manifest, lambda path: (place / path).read_bytes())
+    assert found == {name: [name] for name in ODD}
+    outside = [path for path in tmp_path.rglob("*") if path.is_file() and place not in path.parents]
+    assert outside == []
+    folders = [path.name for path in (place / manifest["version"]).iterdir() if path.is_dir()]
+    alike = {unicodedata.normalize("NFD", name).casefold() for name in folders}
+    assert len(alike) == len(folders) == len(ODD)  # also where a disk takes some for the same
+    for mart in manifest["marts"]:
+        parts = mart["files"][0]["path"].split("/")
+        assert len(parts) == 4
+        assert all(re.fullmatch(r"[a-zA-Z0-9%._=-]{1,255}", part) for part in parts), parts
+    # what other engines make of the folder of a month
+    for name in ("a=b", "100%", "two words", "Case", "..", "caf\u00e9"):
+        mart = marts_of(manifest)[name]
+        assert mart["partition"]["month_of"] == name
+        path = place / mart["files"][0]["path"]
+        read = ds.dataset(path, partitioning="hive", partition_base_dir=str(path.parents[1]))
+        assert mart["partition"]["column"] in read.schema.names
+
+
+def test_a_name_of_the_database_is_no_key_of_a_bucket(database, bucket):  # noqa: F811
+    odd_marts(database)
+    manifest = export_marts(database, "odd", f"{bucket.url}/some/marts")
+    store = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+    root = f"{bucket.url.partition('://')[2]}/some/marts"
+    found = names_read_back(manifest, lambda path: store.cat_file(f"{root}/{path}"))
+    assert found == {name: [name] for name in ODD}
+    keys = store.find(bucket.url.partition("://")[2])
+    assert all(key.startswith(f"{root}/") for key in keys)
+    assert len(keys) == len(ODD) + 2  # and two manifests
+
+
+def test_odd_names_are_safe_on_a_terminal(database, tmp_path):
+    odd_marts(database)
+    other = Built(database, tmp_path)
+    other.write_profile()
+    export = ("export", "marts", "--schema", "odd", "--to", str(tmp_path / "out"))
+    for args in (export, (*export, "--select", "\x1b[1m")):
+        done = other.marquee(*args, check=False)
+        assert "\x1b" not in done.stdout + done.stderr
+    assert "There is no mart \\x1b[1m" in done.stderr
+    # a name is itself before it is a pattern
+    chosen = export_marts(database, "odd", str(tmp_path / "out"), select=["con", "manifest.json"])
+    assert marts_of(chosen).keys() == {"con", "manifest.json"}
+
+
+def test_a_manifest_that_leads_elsewhere_is_not_followed(warehouse, tmp_path):
+    manifest = export_marts(warehouse, "marts", str(tmp_path / "out"))
+    manifest["version"] = "../../elsewhere"
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    assert "something else" in said(warehouse, "marts", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("day", ["0044-03-15 BC", "20000-01-01"])
+def test_a_day_of_a_year_that_has_not_four_digits(warehouse, tmp_path, day):
+    run(warehouse, f"update marts.fct_things set event_date = '{day}' where id = 7")
+    export_marts(warehouse, "marts", str(tmp_path / "out"))
+    without = "fct_things/event_month=__HIVE_DEFAULT_PARTITION__/part-0.parquet"
+    days = pq.read_table(tmp_path / "out/latest" / without, partitioning=None)
+    assert sorted(days["id"].to_pylist()) == [-1, 7]
+    shown = duckdb.sql("select event_date::text from days where id = 7").fetchall()
+    expected = {"0044-03-15 BC": "0044-03-15 (BC)"}.get(day, day)
+    assert shown == [(expected,)]
+
+
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+@pytest.mark.parametrize("column", ["event_date", "second_date", "event_at", "at_zone"])
+def test_a_moment_that_never_comes(warehouse, tmp_path, column, value):
+    run(warehouse, f"update marts.fct_things set {column} = '{value}' where id = 7")
+    assert f"fct_things.{column} is infinite" in said(warehouse, "marts", str(tmp_path / "out"))
+    assert list((tmp_path / "out").glob("2*")) == []
+
+
+# For spreadsheets
+
+
+FORMULAS = (
+    *("=cmd|' /C calc'!A0", "+1+1", "-1+cmd|x", "@SUM(A1)", "\t=1", "\r=1", " =1", "\u00a0=1"),
+    *("\uff1d1", "\n=1"),
+)
+PLAIN = ("a=b", "-5", "-5.25", "3", "", "caf\u00e9", "'x", '"=1"', "a\n=1", "1e5", "#1", None)
+
+
+def spreadsheet(target: Target, place: Path, **options) -> tuple[bytes, list[list[str]]]:
+    export_marts(target, "marts", str(place), "csv", ["sheet"], **options)
+    content = (place / "latest/sheet/part-0.csv").read_bytes()
+    return content, list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet(warehouse, tmp_path):
+    with closing(warehouse.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            'create table marts.sheet (id integer, amount numeric(9, 2), free numeric, "=1+1" text,'
+            " body jsonb)"
+        )
+        for at, text in enumerate((*FORMULAS, *PLAIN)):
+            cursor.execute(
+                "insert into marts.sheet values (%s, -1.5, -2.25, %s, '[1]')", (-at, text)
+            )
+    content, (head, *rows) = spreadsheet(warehouse, tmp_path / "sheets", excel=True)
+    assert content.startswith(b"\xef\xbb\xbf")
+    assert head == ["id", "amount", "free", "'=1+1", "body"]
+    assert [row[:3] for row in rows] == [[str(-at), "-1.50", "-2.25"] for at in range(len(rows))]
+    assert [row[3] for row in rows] == [f"'{text}" for text in FORMULAS] + [
+        text or "" for text in PLAIN
+    ]
+    # without the option, it stands as it is
+    content, (head, *rows) = spreadsheet(warehouse, tmp_path / "plain")
+    assert not content.startswith(b"\xef\xbb\xbf")
+    assert [row[3] for row in rows] == [text or "" for text in (*FORMULAS, *PLAIN)]
+    assert "--format csv" in said(warehouse, "marts", str(tmp_path / "x"), excel=True)
+
+
+# Places
+
+
+def test_a_file_url_is_a_path(warehouse, tmp_path):
+    place = tmp_path / "with blank%"
+    url = f"file://{quote(str(place))}"
+    for form in (url, url.replace("file://", "file://localhost"), url.replace("file://", "FILE:")):
+        version = export_marts(warehouse, "marts", form, select=["dim_thing"])["version"]
+        assert verify(place)["version"] == version
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize(
+    ("to", "what", "remedy"),
+    [
+        ("file://server/share/out", "machine server", "three slashes"),
+        ("file://~/out", "no whole path", "file:///"),
+        ("file:out", "no whole path", "file:///"),
+        ("file://", "no whole path", "file:///"),
+        ("file:///tmp/x%00y", "%00", "another path"),
+        ("file:///tmp/x?y", "? or #", "%3F"),
+        ("~nobody-of-that-name/out", "no user", "path out"),
+        ("", "empty", "current folder"),
+        ("s3://", "no bucket", "s3://BUCKET/PREFIX"),
+        ("s3:///prefix", "no bucket", "s3://BUCKET/PREFIX"),
+        ("s3:/bucket/prefix", "no bucket", "s3://BUCKET/PREFIX"),
+        ("ftp://host/out", "ftp://", "s3://"),
+        ("https://host/out", "https://", "s3://"),
+        ("gs://bucket/x", "gcsfs", "Install it"),
+        ("gcs://bucket/x", "gcsfs", "Install it"),
+        ("az://container/x", "adlfs", "Install it"),
+    ],
+)
+def test_a_place_that_is_none(warehouse, tmp_path, monkeypatch, to, what, remedy):  # noqa: PLR0917
+    monkeypatch.chdir(tmp_path)
+    message = said(warehouse, "marts", to)
+    assert what in message
+    assert remedy in message
+    assert "credentials" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "ftp://host/x", "file://host/x", "s3:/bucket/x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "transactions", "--out", "{}"],
+        ["rejects", "export", "{}"],
+        ["rejects", "replay", "{}"],
+        ["superset", "export", "--to", "{}"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_files_are_written_where_they_were_meant_to_be(built, tmp_path, command, url):
+    done = subprocess.run(
+        [BIN / "marquee", *(part.format(url) for part in command)],
+        cwd=tmp_path,
+        env=built.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert len(done.stderr.splitlines()) == 2
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_made_up_goes_where_a_path_leads(built, tmp_path):
+    made = ("generate", "transactions", "--rows", "50", "--out")
+    built.marquee(*made, f"file://{tmp_path}/one%20two.jsonl")
+    expected = (tmp_path / "one two.jsonl").read_text()
+    assert len(expected.splitlines()) == 50
+    piped = built.marquee(*made, "/dev/stdout").stdout
+    assert piped.startswith(expected)
+    assert not Path("/dev/stdout.part").exists()
+    (tmp_path / "link").symlink_to("one two.jsonl")
+    built.marquee(*made, str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    for nowhere in (tmp_path, tmp_path / "link" / "x"):
+        done = built.marquee(*made, str(nowhere), check=False)
+        assert "cannot be written" in done.stderr
+    rows = built.marquee(
+        "ingest", "transactions", f"file://{tmp_path}/one%20two.jsonl", check=False
+    )
+    assert "transactions" in rows.stdout

@@ -7,8 +7,10 @@ follows is arithmetic with whole numbers. Of a gzipped file, that holds for the 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +18,9 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ingestion.errors import UserError
+from ingestion import interrupts
+from ingestion.errors import UserError, told
+from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LINES_AT_A_TIME = 200_000
+DEVICES = (("/", "dev"), ("/", "proc"))
 DAY = 86_400_000  # milliseconds
 FUTURE = date(2999, 1, 1)
 BROKEN = ("not_json", "missing_field", "bad_uuid", "bad_timestamp", "bad_user_id", "bad_amount")
@@ -87,11 +92,11 @@ def generate(
         ``status.<status>`` of rows that land.
 
     Raises:
-        UserError: the numbers make no sense together.
+        UserError: the numbers make no sense together, or ``out`` cannot be written.
     """
     shares = shares or Shares()
     _check(rows, seed, start, end, shares)
-    out = Path(out)
+    out = on_disk(out, "What is made up")
     plan = _Plan(rows, seed, start, end, shares)
     with task(f"Generating {out.name}", total=rows, unit="lines") as advance, _whole(out) as file:
         for first in range(0, rows, LINES_AT_A_TIME):
@@ -118,11 +123,36 @@ def _check(rows: int, seed: int, start: date, end: date, shares: Shares) -> None
 
 @contextmanager
 def _whole(out: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its name only when it is complete."""
+    """A binary file that takes its name only when it is complete.
+
+    What is there and is no file (``/dev/stdout``, a pipe) is written to as it is.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if (out.exists() and not out.is_file()) or out.parts[:2] in DEVICES:
+            with out.open("wb") as plain:
+                yield plain
+        else:
+            with _until_whole(out.resolve()) as file:
+                yield file
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserError(
+            f"{out} cannot be written: {error.strerror or told(error)}.\nGive another file."
+        ) from error
+
+
+@contextmanager
+def _until_whole(out: Path) -> Iterator[IO[bytes]]:
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
     try:
-        with part.open("wb") as plain:
+        with interrupts.giving_back(part.unlink), part.open("wb") as plain:
             if out.name.endswith(".gz"):
                 with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
                     yield packed

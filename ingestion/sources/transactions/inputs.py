@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ingestion.errors import UserError, install_command
+from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 
@@ -109,6 +110,8 @@ def find_files(paths: Sequence[str | Path | Input]) -> list[Input]:
             raise UserError("A path is empty.\nIs a variable not set? . is the current folder.")
         elif str(given) == "-":
             files = [StandardInput()]
+        elif str(given).lower().startswith("file:/"):
+            files = _local_files(str(on_disk(given, "The file")))
         elif "://" in str(given):
             files = _remote_files(str(given))
         else:

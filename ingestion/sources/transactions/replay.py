@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingestion import interrupts
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.progress import task
@@ -45,7 +46,10 @@ def export(rejects: Iterable[Reject], file: Path) -> int:
     """
     count = 0
     try:
-        with file.open("x", encoding="utf-8", newline="\n") as out:
+        with (
+            file.open("x", encoding="utf-8", newline="\n") as out,
+            interrupts.giving_back(file.unlink),
+        ):
             out.write(HEAD.format(file))
             for reject in rejects:
                 out.write(f"{_reference(reject)}:{reject.reason_code}\t{reject.raw_text}\n")
