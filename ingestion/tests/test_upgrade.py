@@ -1,0 +1,166 @@
+"""A warehouse that was built by another version of the project, from other seeds or variables."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from psycopg2 import sql
+
+from ingestion.tests.built import BIN, Built
+from ingestion.tests.conftest import _execute
+from ingestion.warehouse import PROJECT_DIR
+
+PARTS = ("models", "macros", "seeds", "snapshots", "tests", "docs", "dbt_packages")
+BUILD = ("build", "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
+REBUILT = re.compile(r"(\S+) is rebuilt in full")
+CHECKED = "intermediate.int_transactions__checked"
+FACT = "marts.fct_transactions"
+# every incremental model
+KEPT = {
+    CHECKED,
+    FACT,
+    "intermediate.int_transactions__attributes",
+    "intermediate.int_transaction_days__touched",
+    "marts.daily_merchants",
+    "marts.daily_transactions",
+    "marts.fct_transaction_status_changes",
+    "marts.hourly_transactions",
+    "marts.rejected_transactions",
+}
+
+
+@dataclass
+class Edited(Built):
+    """A copy of a built warehouse, and a copy of the project whose files may be edited."""
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.project / name
+        text = path.read_text()
+        assert old in text, (name, old)
+        path.write_text(text.replace(old, new))
+
+    def start_build(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            [BIN / "dbt", *BUILD, "--project-dir", str(self.project)],
+            cwd=PROJECT_DIR,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def build(self, *args: str, check: bool = True) -> set[str]:
+        """Build all but tests; names of the models that were rebuilt in full by themselves."""
+        done = self.dbt(*BUILD, "--project-dir", str(self.project), *args, check=check)
+        return set(REBUILT.findall(done.stdout))
+
+    def contents(self) -> dict[str, str]:
+        """A digest of every table that dbt has made."""
+        digest = "select md5(string_agg(t::text, '|' order by t::text)) from {} as t"
+        names = self.rows(
+            "select schemaname || '.' || tablename from pg_tables where schemaname in"
+            " ('seeds', 'intermediate', 'marts', 'snapshots') order by 1"
+        )
+        return {name: self.one(digest.format(name)) for (name,) in names}
+
+    def is_as_a_full_refresh(self, *args: str) -> None:
+        before = self.contents()
+        self.build("--full-refresh", *args)
+        assert self.contents() == before
+
+
+@pytest.fixture
+def edited(built: Built, tmp_path: Path) -> Iterator[Edited]:
+    name = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}")
+    template = sql.Identifier(built.target.dbname)
+    admin = replace(built.target, dbname="postgres")
+    _execute(admin, sql.SQL("create database {} template {}").format(name, template))
+    warehouse = Edited(replace(built.target, dbname=name.string), tmp_path)
+    try:
+        warehouse.write_profile()
+        for part in PARTS:
+            shutil.copytree(PROJECT_DIR / part, warehouse.project / part)
+        shutil.copy(PROJECT_DIR / "dbt_project.yml", warehouse.project)
+        yield warehouse
+    finally:
+        _execute(admin, sql.SQL("drop database {} with (force)").format(name))
+
+
+def test_what_changed_is_rebuilt_by_itself_and_nothing_else(edited: Edited) -> None:
+    """Seeds, variables, macros and models, one after another; then all is as a full refresh."""
+    assert not edited.build()
+
+    # a seed, read through a dimension; and comments, which change nothing
+    edited.edit("seeds/merchant_brands.csv", "Amazon,", "Uber,Pixar\nAmazon,")
+    edited.edit("macros/date_key.sql", "Key of dim_date", "The key of dim_date")
+    edited.edit("models/marts/transactions/fct_transactions.sql", "-- by the", "-- up to the")
+    assert edited.build() == {"marts.daily_merchants"}
+
+    # a seed with a column more, read through a view
+    seed = edited.project / "seeds" / "amount_buckets.csv"
+    head, *lines = seed.read_text().replace("100", "120").splitlines()
+    seed.write_text("\n".join([f"{head},remark", *(f"{line},new" for line in lines)]) + "\n")
+    of_fact = {FACT, *(f"marts.{name}" for name in ("daily_merchants", "daily_transactions"))}
+    assert edited.build() == of_fact | {"marts.hourly_transactions"}
+    edited.is_as_a_full_refresh()
+
+    # a seed whose column has gone, and one of another type
+    seed.write_text("\n".join([head, *lines]) + "\n")
+    edited.edit("seeds/_seeds.yml", "numeric(18,4)", "numeric(20,4)")
+    assert edited.build() == of_fact | {"marts.hourly_transactions"}
+
+    # a variable; what only incremental steps run; what a model's contract says
+    hours = ("--vars", "{transactions_future_tolerance_hours: -100000}")
+    assert edited.build(*hours) == KEPT
+    edited.is_as_a_full_refresh(*hours)
+    edited.edit("macros/touched.sql", "select dlt_load_id from", "select distinct dlt_load_id from")
+    assert edited.build(*hours) == KEPT
+    assert not edited.build(*hours)
+
+
+def test_a_rebuild_that_was_killed_is_repeated(edited: Edited) -> None:
+    edited.edit("seeds/merchant_brands.csv", "Amazon,", "Uber,Pixar\nAmazon,")
+    with closing(edited.target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("select from marts.daily_merchants")  # a swap waits for it
+        process = edited.start_build()
+        while not edited.one(
+            "select count(*) from pg_locks where relation = 'marts.daily_merchants'::regclass"
+            " and not granted"
+        ):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    assert edited.build() == {"marts.daily_merchants"}
+    assert not edited.build()
+
+
+def test_a_warehouse_without_fingerprints_is_rebuilt(edited: Edited) -> None:
+    """As every version before them left it: columns missing or more, other kinds of relations."""
+    edited.execute(f"""
+        drop table intermediate.fingerprints;
+        alter table {FACT} drop column amount_bucket, add column new_bucket text;
+        alter table seeds.currencies rename column currency_code to code;
+        drop table marts.dim_date cascade;
+        create view marts.dim_date as select 1 as one;
+        drop view intermediate.int_transactions__bucketed cascade;
+        create table intermediate.int_transactions__bucketed as select 1 as one;
+        alter table snapshots.snp_tmdb__movies drop column status cascade;
+    """)
+    snapshots = "select count(*), min(dbt_valid_from) from snapshots.snp_tmdb__movies"
+    before = edited.rows(snapshots)
+    assert edited.build() == KEPT
+    edited.is_as_a_full_refresh()
+    assert edited.rows(snapshots) == before
+    assert not edited.build()
