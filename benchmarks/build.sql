@@ -60,11 +60,12 @@ select
     loads.loaded_at,
     case
         when typed.amount < 0 then 'negative_amount'
-        when typed.amount > 100000 then 'absurd_amount'
+        when typed.amount > coalesce(currencies.largest_amount, 100000) then 'absurd_amount'
         when typed.transaction_status is not null
             and statuses.transaction_status is null then 'unknown_status'
         when typed.currency_code is not null
             and currencies.currency_code is null then 'unknown_currency'
+        when typed.event_at < date '1980-01-01' then 'ancient_timestamp'
         when typed.event_at > loads.loaded_at + interval '24 hours' then 'future_timestamp'
     end as rejection_reason
 from typed
@@ -98,25 +99,25 @@ where rejection_reason is null
 group by 1, 2, 3, 4;
 
 create table hand.dim_city as
-select hand.key(city_name) as city_key, coalesce(city_name, 'Unknown') as city_name, city_name is null as is_unknown
+select hand.key(city_name) as city_key, coalesce(city_name, '(unknown)') as city_name, city_name is null as is_unknown
 from (select city_name from hand.combinations union select null) as names;
 
 create table hand.dim_category as
 select
-    hand.key(category_name) as category_key, coalesce(category_name, 'Unknown') as category_name,
+    hand.key(category_name) as category_key, coalesce(category_name, '(unknown)') as category_name,
     category_name is null as is_unknown
 from (select category_name from hand.combinations union select null) as names;
 
 create table hand.dim_payment_method as
 select
-    hand.key(payment_method) as payment_method_key, coalesce(payment_method, 'Unknown') as payment_method,
+    hand.key(payment_method) as payment_method_key, coalesce(payment_method, '(unknown)') as payment_method,
     payment_method is null as is_unknown
 from (select payment_method from hand.combinations union select null) as names;
 
 create table hand.dim_merchant as
 select
     hand.key(merchant_name) as merchant_key, hand.key(brand_name) as brand_key,
-    coalesce(merchant_name, 'Unknown') as merchant_name,
+    coalesce(merchant_name, '(unknown)') as merchant_name,
     brand_name is not null as is_brand_affiliated, merchant_name is null as is_unknown
 from (select merchant_name from hand.combinations union select null) as names
 left join seeds.merchant_brands using (merchant_name);
@@ -127,7 +128,7 @@ select
     is_approved, is_final, false as is_unknown
 from seeds.transaction_statuses
 union all
-select hand.key(null), 'Unknown', 'The transaction came without a status', false, false, true;
+select hand.key(null), '(unknown)', 'The transaction came without a status', false, false, true;
 
 alter table hand.dim_city add primary key (city_key);
 alter table hand.dim_category add primary key (category_key);
@@ -223,7 +224,7 @@ create index on hand.fct_transaction_status_changes (changed_date);
 create table hand.daily_transactions as
 select
     event_date as date_day, city_name, category_name, transaction_status, payment_method, amount_bucket,
-    coalesce(currency_code, 'Unknown') as currency_code, transaction_count,
+    coalesce(currency_code, '(unknown)') as currency_code, transaction_count,
     case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
 from (
@@ -245,7 +246,7 @@ create index on hand.daily_transactions (loaded_at);
 create table hand.hourly_transactions as
 select
     event_hour, event_hour::date as date_day, extract(hour from event_hour)::integer as hour_of_day,
-    city_name, category_name, transaction_status, coalesce(currency_code, 'Unknown') as currency_code,
+    city_name, category_name, transaction_status, coalesce(currency_code, '(unknown)') as currency_code,
     transaction_count, case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
 from (
@@ -265,8 +266,8 @@ create index on hand.hourly_transactions (loaded_at);
 
 create table hand.daily_merchants as
 select
-    event_date as date_day, merchant_name, brand_name, is_brand_affiliated, category_name, city_name,
-    transaction_status, coalesce(currency_code, 'Unknown') as currency_code, transaction_count,
+    event_date as date_day, merchant_key, merchant_name, brand_name, is_brand_affiliated, category_name, city_name,
+    transaction_status, coalesce(currency_code, '(unknown)') as currency_code, transaction_count,
     case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
 from (
@@ -293,11 +294,11 @@ select
     (approved_count::numeric(18, 6) / transaction_count)::numeric(7, 6) as approval_rate
 from (
     select
-        merchant_key, merchant_name, dim_merchant.is_brand_affiliated, currency_code,
+        merchant_key, dim_merchant.merchant_name, dim_merchant.is_brand_affiliated, currency_code,
         sum(transaction_count)::bigint as transaction_count, sum(approved_count)::bigint as approved_count,
         sum(amount)::numeric(20, 4) as total_amount, sum(approved_amount)::numeric(20, 4) as approved_amount
     from hand.daily_merchants
-    join hand.dim_merchant using (merchant_name)
+    join hand.dim_merchant using (merchant_key)
     group by 1, 2, 3, 4
 ) as summed;
 

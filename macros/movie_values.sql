@@ -14,6 +14,7 @@
         ("belongs_to_collection.name", "collection_name", "text", none),
         ("runtime", "runtime_minutes", "number", 1000000),
         ("budget", "budget_usd", "number", 100000000000),
+        ("release_date", "release_date", "date", none),
     ] + movie_metric_rules()) -}}
 {%- endmacro %}
 
@@ -40,6 +41,10 @@
         {% if rule.kind == "number" -%}
         when {{ column }} < 0 then 'negative'
         when {{ column }} > {{ rule.most }} then 'too_large'
+        {%- elif rule.kind == "date" -%}
+        when not {{ is_plausible_date(
+            column, earliest_date(var("films_earliest_date"))
+        ) }} then 'impossible_date'
         {%- else -%}
         {% if rule.kind == "name" -%}
         when {{ column }} is null or {{ column }} = '' then 'missing'

@@ -357,7 +357,20 @@ BAD_INPUTS: list[File | Rows] = [
     bad_line("seconds since 1970", line(event_ts=1709294400), "bad_timestamp", "1709294400"),
     bad_line("half a user", line(user_id=7.5), "bad_user_id", "7.5"),
     bad_line("a user beyond 64 bits", line(user_id=2**63), "bad_user_id", "9223372036854775808"),
-    bad_line("a decimal comma", line(amount="12,50"), "bad_amount", '"12,50"'),
+    bad_line("a currency", line(amount="12,50 €"), "bad_amount", '"12,50 €"'),
+    bad_line("one or a thousand", line(amount="1.000"), "ambiguous_amount", '"1.000"'),
+    Rows(
+        "quotes after backslashes",
+        "x.csv",
+        f'{HEAD}\n{ROW}\n{ROW[:-4]}"2\\" hose"\n{ROW[:-4]}"a \\"b\\" c"\n{ROW[:-4]}"x" y\n'
+        f"{ROW}\n{ROW}\n",
+        3,
+        [
+            (3, "not_csv", "a quote closes amid a value; within quotes write it twice"),
+            (4, "not_csv", "a quote closes amid a value; within quotes write it twice"),
+            (5, "not_csv", "a quote closes amid a value; within quotes write it twice"),
+        ],
+    ),
     bad_line("a fifth decimal", raw(amount="0.00001"), "bad_amount", "0.00001"),
     bad_line("an amount too large", line(amount=10**14), "bad_amount", "100000000000000"),
     bad_line("a number for a text", line(city=5), "wrong_type", "city is 5"),

@@ -71,6 +71,18 @@ INDEXES = {
         BOTH,
         {},
     ),
+    "white space of every kind": (
+        HEADER.replace("Brand", "\u200bBrand\u00a0")
+        + PIXAR.replace("\t", "\u3000\t\ufeff").replace("\n", "\u202f\u200f\r\n")
+        + "\u200b\t\u2007\t\ufeff\n",
+        [PIXAR_ROW],
+        {},
+    ),
+    "quotes behind backslashes": (
+        PLAIN + 'Weird\t5\t1\t"2\\" hose"\t5\n' + 'Weird\t5\t1\t"a \\"b\\" c"\t5\n',
+        BOTH,
+        {4: "broken_quotes", 5: "broken_quotes"},
+    ),
     "any case, any order, spaces": (
         " LIFETIME GROSS , brand,total,#1 release,releases\n"
         " 608581744 , Pixar ,6078217662,Incredibles 2,28\n",

@@ -32,12 +32,12 @@ BATCHES = 3  # incremental runs in a round
 START = datetime(2025, 3, 1, tzinfo=timezone.utc)
 SOURCE = "source.marquee.transactions."
 CHOICES = {
-    "merchant": ["Amazon", "Uber", "Fnac", "Disney Store", " ", None],
+    "merchant": ["Amazon", "Uber", "Fnac", "Disney Store", "Unknown", "(unknown)", "\u00a0", None],
     "category": ["grocery", "travel", "Travel", None],
-    "city": ["Paris", "Lyon", "  Nice ", None],
+    "city": ["Paris", "Lyon", "  Nice\u200b", "_dbt_utils_surrogate_key_null_", None],
     "status": ["APPROVED", "approved", "PENDING", "DECLINED", "REFUNDED", "LOST", None],
     "payment_method": ["card", "Wallet", None],
-    "currency": ["EUR", "EUR", "usd", "QQQ", None],
+    "currency": ["EUR", "EUR", "usd", "JPY\r", "QQQ", None],
 }
 
 

@@ -95,11 +95,11 @@ def mend(file: Path, *changes: tuple[str, str]) -> None:
 
 def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balanced, tmp_path):
     first, second, out = tmp_path / "a.jsonl", tmp_path / "b.csv", tmp_path / "mend.txt"
-    texts = [line(1), line(2, amount="12,50"), line(3), line(4)[:60], line(5, user_id="five")]
+    texts = [line(1), line(2, amount="12.50 EUR"), line(3), line(4)[:60], line(5, user_id="five")]
     first.write_text("\n".join([*texts, line(6)]) + "\n")
     head = "transaction_id;event_ts;user_id;amount;note"
     rows = [f"0b9f3c1e-5a4d-4c3b-9f2e-{n:012};2024-03-01T12:00:00Z;{n};1.25;n" for n in (7, 8, 9)]
-    rows[1] = rows[1].replace("1.25;n", '1,25;"two\nlines"')
+    rows[1] = rows[1].replace("1.25;n", '1:25;"two\nlines"')
     second.write_text("\n".join([head, *rows, ""]))
     run("ingest", "transactions", first, second)
 
@@ -113,7 +113,7 @@ def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balan
     assert shown[0].startswith(f"{first}:2  bad_amount: amount is not a number")
     assert shown[1] == f"    {texts[1]}"
     assert shown[2].startswith(f"{second}:3  bad_amount")
-    assert shown[3].endswith('1,25;"two\\nlines"')
+    assert shown[3].endswith('1:25;"two\\nlines"')
     assert run("rejects", "show", "--limit", "1").splitlines()[2] == "There are more: --limit 10"
     assert run("rejects", "show", "--source", "brands") == "There are no open rejects.\n"
 
@@ -126,7 +126,7 @@ def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balan
         f"{checksums[str(first)]}:5:bad_user_id\t{texts[4]}",
         *f"{checksums[str(second)]}:3:bad_amount\t{rows[1]}".splitlines(),
     ]
-    mend(out, ("12,50", "12.50"), ("1,25", "1.25"), ("five", "fife"), (exported[1] + "\n", ""))
+    mend(out, ("12.50 EUR", "12.50"), ("1:25", "1.25"), ("five", "fife"), (exported[1] + "\n", ""))
     first.unlink()  # what has landed does not hang on the file
     second.unlink()
     said = run("rejects", "replay", out)
@@ -287,16 +287,18 @@ def test_a_killed_replay_is_completed_by_the_next_command(
 
 def test_without_a_file_todays_rules_decide(run, query, balanced, tmp_path, monkeypatch):
     file = tmp_path / "x.csv"
-    rows = [f"0b9f3c1e-5a4d-4c3b-9f2e-{n:012};2024-03-01T12:00:00Z;{n};1,25;m" for n in range(6)]
+    rows = [f"0b9f3c1e-5a4d-4c3b-9f2e-{n:012};2024-03-01T12:00:00Z;{n};1:25;m" for n in range(6)]
     text = "\n".join(["transaction_id;event_ts;user_id;amount;merchant", *rows, ""])
-    content = text.replace("1,25", "1.25", 3).encode()
-    file.write_bytes(content.replace(b"5;1,25;m", b"5;1.25;caf\0"))
+    content = text.replace("1:25", "1.25", 3).encode()
+    file.write_bytes(content.replace(b"5;1:25;m", b"5;1.25;caf\0"))
     run("ingest", "transactions", file)
     assert "0 rows have landed" in run("rejects", "replay")
 
     amount = contract._MANDATORY["amount"]
     monkeypatch.setitem(
-        contract._MANDATORY, "amount", lambda value: amount(value.replace(",", "."))
+        contract._MANDATORY,
+        "amount",
+        lambda value, decimals: amount(value.replace(":", "."), decimals),
     )
     said = run("rejects", "replay")
     # its text is not what stood in the file, so it must not land by itself

@@ -212,7 +212,7 @@ BAD = [
     ("bad_uuid", line(transaction_id=ID[:-1])),
     ("bad_uuid", line(transaction_id=ID + "0")),
     ("bad_uuid", line(transaction_id=ID.replace("b", "g"))),
-    ("bad_uuid", line(transaction_id=f" {ID}")),
+    ("bad_uuid", line(transaction_id=f" {ID[:8]} {ID[8:]}")),
     ("bad_uuid", line(transaction_id=5)),
     ("bad_timestamp", line(event_ts="yesterday")),
     ("bad_timestamp", line(event_ts="2024-03-01")),
@@ -231,7 +231,15 @@ BAD = [
     ("bad_user_id", line(user_id=2**63)),
     ("bad_user_id", line(user_id=True)),
     ("bad_user_id", line(user_id=[7])),
-    ("bad_amount", line(amount="12,50")),
+    *[
+        ("bad_amount", line(amount=written))
+        for written in (
+            *("12,50 EUR", "€12.50", "12.50-", "(1.00)", "\u221212.50", "1.00 CR", "--1", "1_000"),
+            *("1,00,000.00", "1,2,3", "1.234,56.7", "1 23", "01 234", "1234 567", "1'234\u2019567"),
+            *("1,234.56,", "0,1,2", "12,", "1.000,00001", "100.000.000.000.000", "\uff11", "1 ,5"),
+        )
+    ],
+    *[("ambiguous_amount", line(amount=written)) for written in ("1.000", "-1,000", "12.345")],
     ("bad_amount", line(amount="12.50 EUR")),
     ("bad_amount", line(amount="")),
     ("bad_amount", line(amount="NaN")),
@@ -273,6 +281,26 @@ READINGS = [
     ("amount", "99999999999999.9999", Decimal("99999999999999.9999")),
     ("amount", "12.500000", Decimal("12.5")),
     ("amount", "1.5e2", Decimal(150)),
+    ("amount", "12,50", Decimal("12.5")),
+    ("amount", "1.234.567,89", Decimal("1234567.89")),
+    ("amount", "1,234,567.89", Decimal("1234567.89")),
+    ("amount", "1 234,56", Decimal("1234.56")),
+    ("amount", "1\u202f234\u202f567,5", Decimal("1234567.5")),
+    ("amount", "1'234.56", Decimal("1234.56")),
+    ("amount", "1\u2019234", Decimal(1234)),
+    ("amount", "1.000.000", Decimal(1_000_000)),
+    ("amount", "-1,000,000", Decimal(-1_000_000)),
+    ("amount", "0.125", Decimal("0.125")),
+    ("amount", "0,125", Decimal("0.125")),
+    ("amount", "1234.567", Decimal("1234.567")),
+    ("amount", "1.2345", Decimal("1.2345")),
+    ("amount", ",5", Decimal("0.5")),
+    ("amount", "+1.000,00", Decimal(1000)),
+    ("amount", "\u00a012.50\ufeff", Decimal("12.5")),
+    ("amount", 1.125, Decimal("1.125")),
+    ("user_id", "\u202f42\r", 42),
+    ("event_ts", "\u3000 2024-03-01T12:00:00Z\u200b", NOON),
+    ("transaction_id", f" \u00a0{ID}\t", ID),
     ("merchant", None, None),
     ("merchant", "", ""),
     ("merchant", "L'Été 日本 😀", "L'Été 日本 😀"),
@@ -379,6 +407,103 @@ def test_sql_and_python_agree_on_csv(tmp_path, monkeypatch, delimiter):
     assert len(by_sql[1]) > 0
 
 
+# How amounts are written, which a file says as a whole
+
+WRITTEN = [  # amounts of a file, and what lands of each: None for a reject
+    (["236,48", "1.000", "-1.000", "12"], ["236.48", 1000, -1000, 12]),
+    (["1.000", "2.500", "0,5"], [1000, 2500, "0.5"]),
+    (["1.234.567", "12.345"], [1_234_567, 12_345]),
+    (["1 234,5", "1.000", "1,000"], ["1234.5", 1000, 1]),
+    (["236.48", "1.000", "1,000"], ["236.48", 1, 1000]),
+    (["0.500", "12.345", "1,234.56"], ["0.5", "12.345", "1234.56"]),
+    (["1,234,567", "1.000"], [1_234_567, 1]),
+    (["5", "1.000", "1,000", "1 000", "1'000"], [5, None, None, 1000, 1000]),
+    (["236,48", "236.48", "1.000"], ["236.48", "236.48", None]),
+    (["\u00a0236,48\u00a0", "1.000\u202f"], ["236.48", 1000]),
+    (["236,48 x", "1.000"], [None, None]),
+]
+
+
+def written(folder: Path, form: str, amounts: list[str]) -> Path:
+    """A file of these amounts, each as text."""
+    path = folder / f"x.{form}"
+    if form == "jsonl":
+        path.write_text("\n".join(line(amount=amount) for amount in amounts))
+    elif form == "csv":
+        head = "transaction_id;event_ts;user_id;amount\n"
+        rows = [f"{ID};2024-03-01T12:00:00Z;7;{amount}" for amount in amounts]
+        path.write_text(head + "\n".join(rows))
+    else:
+        columns = {name: [GOOD[name]] * len(amounts) for name in settings.MANDATORY[:3]}
+        pq.write_table(pa.table(columns | {"amount": amounts}), path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("amounts", "values"), WRITTEN, ids=lambda value: " ".join(map(str, value))
+)
+def test_a_file_says_how_it_writes_amounts(tmp_path, monkeypatch, form, amounts, values):
+    path = written(tmp_path, form, amounts)
+    by_sql, by_python = both_ways(path, monkeypatch)
+    assert by_sql == by_python
+    rows, rejects = by_sql
+    assert [row["amount"] for row in rows] == [Decimal(v) for v in values if v is not None]
+    assert len(rejects) == values.count(None)
+    codes = {"bad_amount" if "48 x" in r["raw_text"] else "ambiguous_amount" for r in rejects}
+    assert {reject["reason_code"] for reject in rejects} == codes
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(("sign", "thousand"), [("0,5", 1000), ("0.5", 1), ("7", None)])
+def test_the_line_that_says_so_may_stand_anywhere(tmp_path, monkeypatch, form, sign, thousand):
+    """In another block than the lines that need it, in the part that has landed, or behind."""
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 20_000)
+    for amounts in ([sign, *["1.000"] * 600], ["1.000"] * 600 + [sign]):
+        path = written(tmp_path, form, amounts)
+        rows, rejects = read(path)
+        landed = Counter(row["amount"] for row in rows)
+        assert landed[Decimal(thousand or 1000)] == (600 if thousand else 0)
+        assert len(rejects) == (0 if thousand else 600)
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    content = content[:first] + content[content.rindex(b"\n") + 1 :] + b"\n" + content[first:]
+    path.write_bytes(content)
+    done = content.index(b"\n", first) + 1
+    rows, rejects = read(path, landed_bytes=done, landed_lines=2)
+    assert {row["amount"] for row in rows[:-1]} == ({Decimal(thousand)} if thousand else set())
+
+
+def test_numbers_say_nothing_about_texts(tmp_path):
+    """A number's mark is a point by the form of its file, also where three digits follow."""
+    texts = [raw(amount="1.125"), raw(amount="236.48"), line(amount="1.000"), raw(amount="2.500")]
+    (tmp_path / "x.jsonl").write_text("\n".join(texts))
+    rows, rejects = read(tmp_path / "x.jsonl")
+    assert [row["amount"] for row in rows] == [Decimal(v) for v in ("1.125", "236.48", "2.5")]
+    assert [reject["reason_code"] for reject in rejects] == ["ambiguous_amount"]
+    columns = {name: [GOOD[name]] * 2 for name in settings.MANDATORY[:3]}
+    for kind in (pa.decimal128(10, 3), pa.float64()):
+        amounts = pa.array([1.125, 1000.0]).cast(kind)
+        pq.write_table(pa.table(columns | {"amount": amounts}), tmp_path / "x.parquet")
+        rows, rejects = read(tmp_path / "x.parquet")
+        assert [row["amount"] for row in rows] == [Decimal("1.125"), Decimal(1000)]
+
+
+def test_many_amounts_with_a_comma_are_read_by_sql(tmp_path, monkeypatch):
+    amounts = [f"{n}.{n % 1000:03},{n % 100:02}" for n in range(1, 1_000)]
+    path = written(tmp_path, "csv", [*amounts, "1"])
+    path.write_bytes(path.read_bytes() + b"\n")
+    judged = []
+    monkeypatch.setattr(
+        reader._CsvChunk,
+        "row",
+        lambda chunk, at, decimals: judged.append(at),  # noqa: ARG005
+    )
+    rows, _ = read(path)
+    assert judged == []
+    assert [row["amount"] for row in rows[:2]] == [Decimal("1001.01"), Decimal("2002.02")]
+
+
 def test_the_quick_way_is_taken(tmp_path, monkeypatch):
     """Otherwise the tests above compare Python with itself."""
     generate(5_000, 1, tmp_path / "made.jsonl", shares=Shares(0, 0, 0, 0, 0, 0))
@@ -386,7 +511,7 @@ def test_the_quick_way_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(
         reader._JsonChunk,
         "row",
-        lambda chunk, at: judged.append(at),  # noqa: ARG005
+        lambda chunk, at, decimals: judged.append(at),  # noqa: ARG005
     )
     rows, _ = read(tmp_path / "made.jsonl")
     assert len(rows) == 5_000
@@ -401,7 +526,7 @@ def test_the_quick_way_is_taken_beside_csv_records_over_lines(tmp_path, monkeypa
     (tmp_path / "x.csv").write_text("\n".join([head, *texts, ""]))
     judged, row = [], reader._CsvChunk.row
     monkeypatch.setattr(
-        reader._CsvChunk, "row", lambda chunk, at: judged.append(at) or row(chunk, at)
+        reader._CsvChunk, "row", lambda chunk, at, *more: judged.append(at) or row(chunk, at, *more)
     )
     rows, rejects = read(tmp_path / "x.csv")
     assert (len(rows), len(rejects)) == (999, 1)
@@ -462,7 +587,7 @@ def test_csv_records_may_span_lines(tmp_path, monkeypatch):
     texts = ["\ufefftransaction_id;Event_TS; user_id;amount;merchant;note"]
     for number in range(2, 200, 2):
         texts.append(f'{ID};2024-03-01T12:00:00Z;{number};"1.5";"two\nlines";')
-    texts += [f"{ID};2024-03-01T12:00:00Z;7", "", f"{ID};2024-03-01T12:00:00Z;7;1,5;;n"]
+    texts += [f"{ID};2024-03-01T12:00:00Z;7", "", f"{ID};2024-03-01T12:00:00Z;7;1:5;;n"]
     (tmp_path / "x.csv").write_text("\n".join(texts), encoding="utf-8")
     rows, rejects = read(tmp_path / "x.csv")
     assert {row["_file_line"]: row["user_id"] for row in rows} == {n: n for n in range(2, 200, 2)}

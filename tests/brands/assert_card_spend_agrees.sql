@@ -4,7 +4,7 @@
 with fact as (
     select
         brands.brand_name,
-        coalesce(facts.currency_code, 'Unknown') as currency_code,
+        {{ name_or_unknown('facts.currency_code') }} as currency_code,
         count(*) as transaction_count,
         sum(facts.approved_amount) as approved_amount
     from {{ ref('fct_transactions') }} as facts
@@ -13,7 +13,7 @@ with fact as (
     inner join {{ ref('dim_brand') }} as brands
         on merchants.brand_key = brands.brand_key
     where merchants.is_brand_affiliated
-    group by brands.brand_name, coalesce(facts.currency_code, 'Unknown')
+    group by brands.brand_name, {{ name_or_unknown('facts.currency_code') }}
 ),
 
 balanced as (

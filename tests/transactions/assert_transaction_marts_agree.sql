@@ -12,7 +12,7 @@ with transactions as (
 
 fact as (
     select
-        coalesce(transactions.currency_code, 'Unknown') as currency_code,
+        {{ name_or_unknown('transactions.currency_code') }} as currency_code,
         count(*) as transaction_count,
         count(case when statuses.is_approved then 1 end) as approved_count,
         sum(transactions.amount) as amount,

@@ -35,6 +35,7 @@ from ingestion.sources.brands.settings import (
     Column,
     FileKind,
 )
+from ingestion.texts import WHITE_SPACE, trim
 from ingestion.warehouse import PROJECT_DIR
 
 # A file's columns from left to right; a text is the header of one that nobody asked for.
@@ -172,7 +173,7 @@ def _decode_line(line: bytes) -> str:
 
 
 def _has_text(line: str) -> bool:
-    return any(not (sign.isspace() or sign in DELIMITERS + '"\ufeff\x1a') for sign in line)
+    return bool(line.strip(WHITE_SPACE + DELIMITERS + '"'))
 
 
 # --- lines to fields --------------------------------------------------------------------
@@ -198,7 +199,7 @@ def _split(lines: dict[int, str], delimiter: str) -> dict[int, list[str]]:
             continue
         for n, line in part.items():  # to pandas each column is work, filled or not
             found = csv.reader([line], delimiter=delimiter, quoting=quoting, skipinitialspace=True)
-            fields[n] = [text.strip() for text in next(found)]
+            fields[n] = [trim(text) for text in next(found)]
     return {n: fields[n] for n in lines}
 
 
@@ -230,7 +231,7 @@ def _read_csv(
         engine="python",
     )
     return {
-        n: [value.strip() for value in row if isinstance(value, str)]
+        n: [trim(value) for value in row if isinstance(value, str)]
         for n, row in zip(lines, frame.itertuples(index=False, name=None), strict=True)
     }
 
@@ -375,6 +376,8 @@ def _fit(fields: list[str], line: str, delimiter: str, layout: Layout) -> list[s
     fields = fields[:filled]
     if any(text.count('"') % 2 for text in fields):
         raise UnreadableRow("broken_quotes", "A quote is opened and not closed on the same line.")
+    if any('\\"' in text for text in fields):
+        raise UnreadableRow("broken_quotes", "A quote stands behind a backslash: write it twice.")
     if len(fields) < width:
         raise UnreadableRow(
             "too_few_columns", f"{len(fields)} columns where the header has {width}."
@@ -415,7 +418,7 @@ def _alignments(pieces: list[str], layout: Layout, delimiter: str) -> tuple[int,
                 further, rest = after[end - at - 1]
                 if not further:
                     continue
-                text = delimiter.join(pieces[start:end]).strip()
+                text = trim(delimiter.join(pieces[start:end]))
                 if _is_readable(text, layout[at]):
                     ways, read = min(ways + further, 2), (text, rest)
             here.append((ways, read))

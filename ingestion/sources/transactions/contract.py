@@ -18,7 +18,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from ingestion.sources.transactions.amounts import NO_FILE, Decimals, in_sql, plain, readings
 from ingestion.sources.transactions.settings import FIELDS, REASONS, TEXT_FIELDS
+from ingestion.texts import trim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +35,6 @@ _TIME = re.compile(
     re.ASCII,
 )
 _WHOLE = re.compile(r"[+-]?\d{1,40}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,2})?", re.ASCII)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1)  # UTC, as all arithmetic here
 _SMALLEST = Decimal("0.0001")
@@ -66,11 +67,28 @@ def row_schema() -> pa.Schema:
 # In Python: complete
 
 
-def row_of_json(line: bytes) -> tuple:
+def row_of_json(line: bytes, decimals: Decimals = NO_FILE) -> tuple:
     """The typed row of a line of JSON, as ``row_schema`` has it; times in microseconds since 1970.
+
+    Args:
+        line: JSON in UTF-8.
+        decimals: how its file writes amounts that are texts.
 
     Raises:
         Refused: the line cannot land.
+    """
+    fields, extra = fields_of_json(line)
+    try:
+        return row_of_fields(fields, extra, decimals)
+    except RecursionError:
+        raise Refused("not_json", "nested too deep") from None
+
+
+def fields_of_json(line: bytes) -> tuple[dict[str, Any], Object]:
+    """The contract's fields and the other ones of a line of JSON, as they are written.
+
+    Raises:
+        Refused: it is no JSON object, or has a field of the contract twice.
     """
     try:
         found = DECODER.decode(line.decode())
@@ -91,13 +109,14 @@ def row_of_json(line: bytes) -> tuple:
             raise Refused("duplicate_field", name)
         else:
             fields[name] = value
-    try:
-        return row_of_fields(fields, extra)
-    except RecursionError:
-        raise Refused("not_json", "nested too deep") from None
+    return fields, extra
 
 
-def row_of_fields(fields: dict[str, Any], extra: Sequence[tuple[str, Any]] = ()) -> tuple:
+def row_of_fields(
+    fields: dict[str, Any],
+    extra: Sequence[tuple[str, Any]] = (),
+    decimals: Decimals = NO_FILE,
+) -> tuple:
     """The same from a line's values, texts or what JSON holds; ``extra`` are the unknown fields.
 
     Raises:
@@ -108,7 +127,8 @@ def row_of_fields(fields: dict[str, Any], extra: Sequence[tuple[str, Any]] = ())
         value = fields.get(name)
         if value is None:
             raise Refused("missing_field", name)
-        values[name] = typed(value)
+        given = trim(value) if type(value) is str else value
+        values[name] = typed(given, decimals) if name == "amount" else typed(given)
     for name in TEXT_FIELDS:
         value = fields.get(name)
         if value is not None and type(value) is not str:
@@ -149,12 +169,21 @@ def _user_id(value: Any) -> int:
     raise Refused("bad_user_id", _brief(to_json(value)))
 
 
-def _amount(value: Any) -> Decimal:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        amount = Decimal(value)
-        if abs(amount) < _BEYOND and amount % _SMALLEST == 0:
+def _amount(value: Any, decimals: Decimals) -> Decimal:
+    if isinstance(value, str):
+        amount = plain(value) if isinstance(value, Number) else _written(value, decimals)
+        if amount is not None and abs(amount) < _BEYOND and amount % _SMALLEST == 0:
             return amount.quantize(_SMALLEST)
     raise Refused("bad_amount", _brief(to_json(value)))
+
+
+def _written(text: str, decimals: Decimals) -> Decimal | None:
+    found = readings(text)
+    if len(set(found.values())) > 1:
+        if decimals.mark is None:
+            raise Refused("ambiguous_amount", _brief(to_json(text)))
+        return found[decimals.mark]
+    return next(iter(found.values()), None)
 
 
 def _storable(text: str) -> str:
@@ -212,28 +241,38 @@ def _brief(text: str) -> str:
 # In SQL: only what is beyond doubt
 
 _WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})"
-_DECIMAL = r"-?(0|[1-9][0-9]{0,13})(\.[0-9]{1,4})?"
 _ISO_8601 = (
     r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
     r"(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])?"
 )
 
+
+def _braced(pattern: str) -> str:
+    return pattern.replace("{", "{{").replace("}", "}}")
+
+
 # From a table `texts` of n (which line) and all values as text, null where there is none: n and the
 # typed row of the lines whose values are beyond doubt. Where event_ts comes out null (30 February),
 # there is doubt after all. The session's time zone must be UTC.
-TYPED = f"""
+_TYPED = f"""
     select
         n,
         lower(transaction_id) as transaction_id,
         try_cast(event_ts as timestamptz) as event_ts,
         try_cast(user_id as bigint) as user_id,
-        try_cast(amount as decimal(18, 4)) as amount,
+        try_cast({{amount}} as decimal(18, 4)) as amount,
         {", ".join(TEXT_FIELDS)},
         extra_fields
     from texts
     where
-        regexp_full_match(transaction_id, '{UUID}')
-        and regexp_full_match(event_ts, '{_ISO_8601}')
-        and regexp_full_match(user_id, '{_WHOLE_NUMBER}')
-        and regexp_full_match(amount, '{_DECIMAL}')
+        regexp_full_match(transaction_id, '{_braced(UUID)}')
+        and regexp_full_match(event_ts, '{_braced(_ISO_8601)}')
+        and regexp_full_match(user_id, '{_braced(_WHOLE_NUMBER)}')
+        and regexp_full_match(amount, '{{pattern}}')
 """  # noqa: S608 - names of ours
+
+
+def typed_by(decimals: Decimals, *, are_numbers: bool) -> str:
+    """That query, for amounts that are numbers by themselves, or texts of a file."""
+    pattern, amount = in_sql(decimals, are_numbers=are_numbers)
+    return _TYPED.format(pattern=pattern, amount=amount)

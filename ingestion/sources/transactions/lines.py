@@ -20,7 +20,7 @@ from ingestion.sources.transactions.settings import CHUNK_BYTES, FIELDS, MAX_LIN
 
 BOM = b"\xef\xbb\xbf"
 NUL, LF, CR, QUOTE, BACKSLASH, SPACE = b'\0\n\r"\\ '
-
+ARE_NUMBERS = {b"amount": b"number"}  # metadata of a table of texts
 
 Item = TypeVar("Item")
 
@@ -240,8 +240,19 @@ def columns(
     return table.append_column("n", pa.array(np.delete(lines, other), pa.int64()))
 
 
-def texts(n: pa.Array | pa.ChunkedArray, values: dict[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """The table ``contract.TYPED`` reads: each line's number, its values as text, null for none."""
+def texts(
+    n: pa.Array | pa.ChunkedArray,
+    values: dict[str, pa.Array | pa.ChunkedArray],
+    *,
+    are_numbers: bool = False,
+) -> pa.Table:
+    """A table for ``contract.typed_by``: each line's number, its values as text, null for none.
+
+    Args:
+        n: numbers of the lines.
+        values: by field.
+        are_numbers: whether amounts were numbers, so that no mark of theirs parts thousands.
+    """
     nothing = pa.nulls(len(n), pa.string())
     columns = {name: values.get(name, nothing) for name in (*FIELDS, "extra_fields")}
-    return pa.table({"n": n, **columns})
+    return pa.table({"n": n, **columns}, metadata=ARE_NUMBERS if are_numbers else None)

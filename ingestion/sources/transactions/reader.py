@@ -15,7 +15,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,17 @@ import pyarrow.compute as pc
 
 from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.amounts import (
+    ANY_FILE,
+    NO_FILE,
+    Decimals,
+    depends_on_file,
+    marks_in,
+    marks_of,
+)
 from ingestion.sources.transactions.contract import Refused
 from ingestion.sources.transactions.lines import (
+    ARE_NUMBERS,
     BOM,
     Block,
     Readable,
@@ -37,7 +47,7 @@ from ingestion.sources.transactions.lines import (
     columns,
     texts,
 )
-from ingestion.sources.transactions.records import Records, is_transaction
+from ingestion.sources.transactions.records import Records, is_transaction, values_of
 from ingestion.sources.transactions.settings import (
     CHUNK_BYTES,
     FIELDS,
@@ -47,6 +57,7 @@ from ingestion.sources.transactions.settings import (
     TEXT_FIELDS,
 )
 from ingestion.sources.transactions.shapes import Shape
+from ingestion.texts import trim
 
 ROWS = contract.row_schema().append(pa.field("_file_line", pa.int64()))
 REJECTS = pa.schema(
@@ -219,16 +230,15 @@ class Reader:
             UserError: the file as a whole cannot be read (a broken archive, no header, no line
                 ends), or it was changed meanwhile.
         """
+        decimals = Decimals(lambda: _marks(file))
         try:
             if file.form == "parquet":
-                yield from self._read_parquet(file)
+                yield from self._read_parquet(file, decimals)
                 return
             with file.path.open("rb") as raw:
                 stream = Stream(raw, file.bytes)
-                data = gzip.GzipFile(fileobj=stream) if file.gzipped else stream
-                chunks = (_csv_chunks if file.form == "csv" else _json_chunks)(file, data)
-                for chunk in ahead(chunks):
-                    yield self._batch(chunk, stream.done)
+                for chunk in ahead(_chunks(file, stream)):
+                    yield self._batch(chunk, stream.done, decimals)
             if stream.hash.hexdigest() != file.checksum:
                 raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -238,21 +248,21 @@ class Reader:
         except OSError as error:
             raise UserError(f"{file.name} cannot be read: {error}\nRun this again.") from error
 
-    def _read_parquet(self, file: SourceFile) -> Iterator[Batch]:
+    def _read_parquet(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
         line = 0
         for rows, rows_in_all in _parquet_rows(file):
             chunk = _ParquetChunk(rows, line)
             line += rows.num_rows
-            yield self._batch(chunk, file.bytes * line // rows_in_all)
+            yield self._batch(chunk, file.bytes * line // rows_in_all, decimals)
         if probe(file.path)[1] != file.checksum:
             raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
 
-    def _batch(self, chunk: _Chunk, done: int) -> Batch:
+    def _batch(self, chunk: _Chunk, done: int, decimals: Decimals = NO_FILE) -> Batch:
         """Type a chunk: SQL takes what is beyond doubt, Python judges what is left."""
         tables, left = [], _Left(chunk.pieces())
         if len(left.pieces) >= FEW:
             for texts in chunk.texts(left, self._shapes):
-                typed = self._typed(texts)
+                typed = self._typed(texts, decimals)
                 left.pieces = np.setdiff1d(left.pieces, typed["n"].to_numpy(), assume_unique=True)
                 numbers = pc.add(pc.cast(typed["n"], pa.int64()), chunk.first)
                 table = typed.drop_columns("n").append_column("_file_line", numbers)
@@ -262,7 +272,7 @@ class Reader:
         refused: list[tuple] = []
         for at in left.pieces.tolist():
             try:
-                row = chunk.row(at)
+                row = chunk.row(at, decimals)
                 if row is not None:
                     rows.append((*row, chunk.first + at))
             except Refused as refusal:
@@ -277,13 +287,27 @@ class Reader:
             done=done,
         )
 
-    def _typed(self, texts: pa.Table) -> pa.Table:
-        """``n`` and the typed rows of the texts whose values are beyond doubt."""
+    def _typed(self, texts: pa.Table, decimals: Decimals) -> pa.Table:
+        """``n`` and the typed rows of the texts whose values are beyond doubt.
+
+        Where many amounts are not plain numbers, the file is asked how it writes them.
+        """
+        are_numbers = texts.schema.metadata == ARE_NUMBERS
+        typed = self._query(texts, contract.typed_by(decimals, are_numbers=are_numbers))
+        if are_numbers or decimals.is_known or texts.num_rows - typed.num_rows < FEW:
+            return typed
+        is_left = pc.invert(pc.is_in(texts["n"], typed["n"].combine_chunks()))
+        amounts = texts["amount"].filter(is_left).drop_null().to_pylist()
+        if sum(depends_on_file(trim(amount)) for amount in amounts) >= FEW and decimals.mark:
+            return self._query(texts, contract.typed_by(decimals, are_numbers=False))
+        return typed
+
+    def _query(self, texts: pa.Table, query: str) -> pa.Table:
         parts = pa.Table.from_batches(
             texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
         )
         self._duckdb.register("texts", parts)
-        typed = self._duckdb.sql(contract.TYPED).to_arrow_table()
+        typed = self._duckdb.sql(query).to_arrow_table()
         in_doubt = typed["event_ts"].null_count
         return typed.filter(pc.is_valid(typed["event_ts"])) if in_doubt else typed
 
@@ -324,9 +348,12 @@ class _JsonChunk:
                 shapes.insert(0, new)
                 del shapes[SHAPES:]
 
-    def row(self, at: int) -> tuple | None:
+    def row(self, at: int, decimals: Decimals) -> tuple | None:
         line = self.block.line(at)
-        return contract.row_of_json(line) if line.strip() else None
+        return contract.row_of_json(line, decimals) if line.strip() else None
+
+    def amount(self, at: int) -> Any:
+        return contract.fields_of_json(self.block.line(at))[0].get("amount")
 
     def raw(self, at: int) -> bytes:
         return self.block.line(at)
@@ -348,7 +375,7 @@ class Header(NamedTuple):
         text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
         found = (
             cls(
-                [name.strip().lower() for name in next(csv.reader([text], delimiter=mark), [])],
+                [trim(name).lower() for name in next(csv.reader([text], delimiter=mark), [])],
                 mark,
             )
             for mark in ",;\t|"
@@ -358,21 +385,25 @@ class Header(NamedTuple):
         return best
 
 
-def row_of_csv(line: bytes, header: Header) -> tuple:
+def row_of_csv(line: bytes, header: Header, decimals: Decimals = NO_FILE) -> tuple:
     """The typed row of a record of CSV in UTF-8, as ``contract.row_of_json`` gives it.
 
     Raises:
         Refused: the record cannot land.
     """
+    pairs = _pairs_of_csv(line, header)
+    extra = [pair for pair in pairs if pair[0] not in FIELDS]
+    return contract.row_of_fields(dict(pairs), extra, decimals)
+
+
+def _pairs_of_csv(line: bytes, header: Header) -> list[tuple[str, str]]:
     text = line.decode()
     if "\0" in text:
         raise Refused("bad_text", "a NUL")
-    values = _csv_values(text, header.delimiter)
+    values = values_of(text, header.delimiter)
     if len(values) != len(header.names):
         raise Refused("column_count", f"{len(values)} instead of {len(header.names)}")
-    pairs = [(name, value) for name, value in zip(header.names, values, strict=True) if value]
-    extra = [pair for pair in pairs if pair[0] not in FIELDS]
-    return contract.row_of_fields(dict(pairs), extra)
+    return [(name, value) for name, value in zip(header.names, values, strict=True) if value]
 
 
 class _CsvChunk:
@@ -409,20 +440,23 @@ class _CsvChunk:
         fields["extra_fields"] = _json_of([(names[at], table[at]) for at in extra], table.num_rows)
         yield texts(table["n"], fields)
 
-    def row(self, at: int) -> tuple | None:
+    def row(self, at: int, decimals: Decimals) -> tuple | None:
         if at in self._records.refused:
             raise self._records.refused[at]
         record = self.raw(at).strip(b"\r\n")
         if not record.strip():
             return None
         try:
-            return row_of_csv(record, self.header)
+            return row_of_csv(record, self.header, decimals)
         except Refused:
             lines = _LONE_CR.split(record.decode())
             if sum(is_transaction(line, *self.header) for line in lines) > 1:
                 where = f" on line {self.first + at:,}"
                 raise UserError(_MACINTOSH.format(self._name, where)) from None
             raise
+
+    def amount(self, at: int) -> Any:
+        return dict(_pairs_of_csv(self.raw(at).strip(b"\r\n"), self.header)).get("amount")
 
     def raw(self, at: int) -> bytes:
         lines = self._records.longer.get(at, 1)
@@ -442,6 +476,7 @@ class _ParquetChunk:
         for name, column in zip(self._values.column_names, self._values.columns, strict=True):
             self._not_utf8 |= dict.fromkeys(_not_utf8(column), name)
         self._unknown = [at for at, name in enumerate(rows.column_names) if name not in FIELDS]
+        self._are_numbers = not _is_text(rows.schema.field("amount").type)
 
     def pieces(self) -> np.ndarray:
         return np.arange(self._rows.num_rows)
@@ -457,13 +492,19 @@ class _ParquetChunk:
             if name in values.column_names:
                 nul = pc.match_substring(values[name], "\0")
                 values = values.filter(pc.invert(pc.fill_null(nul, False)))
-        yield texts(values["n"], {name: values[name] for name in self._values.column_names})
+        fields = {name: values[name] for name in self._values.column_names}
+        yield texts(values["n"], fields, are_numbers=self._are_numbers)
 
-    def row(self, at: int) -> tuple | None:
+    def row(self, at: int, decimals: Decimals) -> tuple | None:
         if at in self._not_utf8:
             raise Refused("not_utf8", self._not_utf8[at])
         fields = self._values.slice(at, 1).to_pylist()[0]
-        return contract.row_of_fields(fields, self._extra(at))
+        if self._are_numbers and fields["amount"] is not None:
+            fields["amount"] = contract.Number(fields["amount"])
+        return contract.row_of_fields(fields, self._extra(at), decimals)
+
+    def amount(self, at: int) -> Any:
+        return None if self._are_numbers else self._values["amount"][at].as_py()
 
     def raw(self, at: int) -> bytes:
         values = (_spelt_out(column.slice(at, 1)) for column in self._rows.columns)
@@ -533,8 +574,45 @@ def _json(value: Any) -> str:
 
 # A chunk is a stretch of a file, in numbered pieces (lines, records, rows). `texts` yields the
 # values of the pieces left, for SQL; `row(n)` is the typed row by Python (None for a blank line),
-# and `raw(n)` the bytes as they stood. Piece n is line `first` + n.
+# `amount(n)` its amount as it is written, `raw(n)` the bytes as they stood. Piece n is line `first`
+# + n.
 _Chunk = _JsonChunk | _CsvChunk | _ParquetChunk
+
+
+def _chunks(file: SourceFile, stream: Readable) -> Iterator[_JsonChunk | _CsvChunk]:
+    data = gzip.GzipFile(fileobj=stream) if file.gzipped else stream
+    return (_csv_chunks if file.form == "csv" else _json_chunks)(file, data)
+
+
+def _marks(file: SourceFile) -> set[str]:
+    """The marks before decimals that the amounts of a whole file show (see ``amounts``)."""
+    found: set[str] = set()
+    if file.form == "parquet":
+        for rows, _ in _parquet_rows(file):
+            found |= _marks_of_chunk(_ParquetChunk(rows, 0), [])
+        return found
+    shapes: list[Shape] = []
+    with file.path.open("rb") as raw:
+        whole = replace(file, landed_bytes=0, landed_lines=0)
+        for chunk in _chunks(whole, Stream(raw, file.bytes)):
+            found |= _marks_of_chunk(chunk, shapes)
+            if len(found) > 1:
+                break
+    return found
+
+
+def _marks_of_chunk(chunk: _Chunk, shapes: list[Shape]) -> set[str]:
+    found, left = set(), _Left(chunk.pieces())
+    for table in chunk.texts(left, shapes):
+        left.pieces = np.setdiff1d(left.pieces, table["n"].to_numpy(), assume_unique=True)
+        if table.schema.metadata != ARE_NUMBERS:
+            found |= marks_in(table["amount"])
+    for at in left.pieces.tolist():
+        with suppress(Refused):
+            amount = chunk.amount(at)
+            if type(amount) is str:
+                found |= marks_of([trim(amount)])
+    return found
 
 
 def _json_chunks(file: SourceFile, data: Readable) -> Iterator[_JsonChunk]:
@@ -593,7 +671,7 @@ def _landed_records(file: SourceFile) -> tuple[int, int]:
 
 def _lands(chunk: _Chunk, at: int) -> bool:
     try:
-        return chunk.row(at) is not None
+        return chunk.row(at, ANY_FILE) is not None
     except Refused:
         return False
 
@@ -601,17 +679,6 @@ def _lands(chunk: _Chunk, at: int) -> bool:
 def _first_line(file: SourceFile) -> bytes:
     with file.path.open("rb") as raw:
         return next(iter(blocks(raw, file.name))).line(0)
-
-
-def _csv_values(text: str, delimiter: str) -> list[str]:
-    records = csv.reader([text, ""], delimiter=delimiter)
-    try:
-        values = next(records)
-    except csv.Error as error:
-        raise Refused("not_csv", str(error)) from None
-    if records.line_num > 1:
-        raise Refused("not_csv", "a quote is never closed")
-    return values
 
 
 def _check_names(names: list[str], file: str) -> None:
@@ -635,17 +702,23 @@ def _check_parquet(file: str, schema: pa.Schema) -> None:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if pa.types.is_null(kind):  # what is written of a column without a value
             continue
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         number_or_time = (
             pa.types.is_integer(kind)
             or pa.types.is_floating(kind)
             or pa.types.is_decimal(kind)
             or pa.types.is_timestamp(kind)
         )
-        if not is_text and not (number_or_time and name in ("event_ts", "user_id", "amount")):
+        if not _is_text(kind) and not (
+            number_or_time and name in ("event_ts", "user_id", "amount")
+        ):
             raise UserError(
                 f"{file}: the column {name} is {kind}, which cannot be read.\nStore it as text."
             )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _parquet_rows(file: SourceFile) -> Iterator[tuple[pa.Table, int]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.amounts import ANY_FILE
 from ingestion.sources.transactions.contract import Refused
 from ingestion.sources.transactions.lines import CR, LF, QUOTE, Block
 from ingestion.sources.transactions.settings import (
@@ -22,6 +23,8 @@ from ingestion.sources.transactions.settings import (
     MAX_RECORD_BYTES,
     MAX_RECORD_LINES,
 )
+
+_CLOSED = "a quote closes amid a value; within quotes write it twice"
 
 
 @dataclass
@@ -50,9 +53,12 @@ class Records:
         """
         found, at = cls(), int(block.first == 1)
         for start in _perhaps_open(block, delimiter).tolist():
-            if start < at or not _is_open(_text(block, start), delimiter):
+            if start < at:
                 continue
             try:
+                if not _is_open(_text(block, start), delimiter):
+                    values_of(_text(block, start), delimiter)
+                    continue
                 lines = _lines_of(block, start, names, delimiter, is_last=is_last)
             except Refused as refusal:
                 found.refused[start] = refusal
@@ -65,6 +71,22 @@ class Records:
         return found
 
 
+def values_of(text: str, delimiter: str) -> list[str]:
+    """The values of a record, by RFC 4180: in quotes, a quote is written as two.
+
+    Raises:
+        Refused: a quote stays open, or closes amid a value (another dialect writes quotes as
+            ``\\"``, and which of the two was meant nobody knows).
+    """
+    records = csv.reader([text, ""], delimiter=delimiter, strict=True)
+    try:
+        return next(records)
+    except csv.Error as error:
+        is_open = records.line_num > 1
+        detail = "a quote is never closed" if is_open else _CLOSED if '"' in text else str(error)
+        raise Refused("not_csv", detail) from None
+
+
 def is_transaction(text: str, names: list[str], delimiter: str) -> bool:
     """Whether a line, perhaps cut off behind, has what a transaction must have."""
     if text.count(delimiter) + 1 < len(MANDATORY):
@@ -73,7 +95,8 @@ def is_transaction(text: str, names: list[str], delimiter: str) -> bool:
         values = next(csv.reader([text], delimiter=delimiter), [])
         if len(values) > len(names):
             return False
-        contract.row_of_fields({n: v for n, v in zip(names, values, strict=False) if v})
+        fields = {n: v for n, v in zip(names, values, strict=False) if v}
+        contract.row_of_fields(fields, decimals=ANY_FILE)
     except (csv.Error, Refused):
         return False
     return True

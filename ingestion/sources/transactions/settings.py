@@ -32,6 +32,7 @@ REASONS = {
     "bad_timestamp": "event_ts is not an ISO 8601 date with a time of day",
     "bad_user_id": "user_id is not a whole number of at most 64 bits",
     "bad_amount": "amount is not a number that numeric(18,4) holds exactly",
+    "ambiguous_amount": "amount can be read with thousands or decimals, and the file does not say",
     "wrong_type": "a text field is not text",
     "bad_text": "text with a NUL or half a surrogate pair, which PostgreSQL cannot store",
 }

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.amounts import ANY_FILE
 from ingestion.sources.transactions.lines import Block, columns, texts
 from ingestion.sources.transactions.settings import FIELDS
 
@@ -56,7 +57,7 @@ class Shape:
     def of(cls, line: bytes) -> Shape | None:
         """The shape of a line; None for lines that are not good, not flat, or have escapes."""
         try:
-            contract.row_of_json(line)
+            contract.row_of_json(line, ANY_FILE)
             text = line.decode().rstrip("\r\n")
             pairs = contract.DECODER.decode(text)
         except contract.Refused:
@@ -82,7 +83,7 @@ class Shape:
         return cls(len(parts), fixed, tuple(values))
 
     def texts(self, block: Block, lines: np.ndarray) -> pa.Table:
-        """The values of those lines (0-based) that have this shape, for ``contract.TYPED``."""
+        """The values of those lines (0-based) that have this shape, for ``contract.typed_by``."""
         lines = np.setdiff1d(lines, np.union1d(block.odd, block.escaped), assume_unique=True)
         names = [str(at) for at in range(self.width)]
         table = columns(block, lines, names, '"', quoted=False)
@@ -109,7 +110,8 @@ class Shape:
         ]
         fields = {value.name: found[value] for value in self.values if value.name in FIELDS}
         fields["extra_fields"] = _json_of(extra, found, table.num_rows)
-        return _only(texts(table["n"], fields), good)
+        are_numbers = any(value.is_number for value in self.values if value.name == "amount")
+        return _only(texts(table["n"], fields, are_numbers=are_numbers), good)
 
 
 def _only(table: pa.Table, conditions: list[pa.ChunkedArray]) -> pa.Table:

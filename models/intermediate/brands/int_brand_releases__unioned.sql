@@ -82,8 +82,10 @@ topped as (
 
 final as (
     select
+        -- the brand hashed by itself, so that no hyphen of its name can pass
+        -- for the one between the parts
         {{ dbt_utils.generate_surrogate_key([
-            'brand_name', 'list_position', 'release_title'
+            text_key('brand_name'), 'list_position', 'release_title'
         ]) }} as brand_release_key,
         brand_name,
         list_position,

@@ -40,7 +40,7 @@ final as (
         {{ sound_value('movies.vote_count') }} as vote_count,
         movies.is_adult,
         movies.is_video,
-        movies.release_date,
+        {{ sound_value('movies.release_date') }} as release_date,
         movies.pulled_at,
         removals.removed_at is not null as is_removed,
         removals.removed_at

@@ -10,6 +10,7 @@
         pre_hook='{{ delete_rows_of_replaced_files() }}'
     )
 }}
+{%- set earliest = earliest_date(var('transactions_earliest_date')) %}
 
 with transactions as (
     select * from {{ ref('stg_transactions__transactions') }}
@@ -55,7 +56,11 @@ checked as (
         loads.loaded_at,
         case
             when transactions.amount < 0 then 'negative_amount'
-            when transactions.amount > {{ var('transactions_max_amount') }}
+            when
+                transactions.amount > coalesce(
+                    currencies.largest_amount,
+                    {{ var('transactions_max_amount') }}
+                )
                 then 'absurd_amount'
             when
                 transactions.transaction_status is not null
@@ -66,7 +71,15 @@ checked as (
                 and currencies.currency_code is null
                 then 'unknown_currency'
             when
-                transactions.event_at > {{ dbt.dateadd(
+                transactions.event_at < cast(
+                    '{{ earliest }}' as date
+                )
+                then 'ancient_timestamp'
+            when
+                transactions.event_at >= cast(
+                    '{{ calendar_end() }}' as date
+                )
+                or transactions.event_at > {{ dbt.dateadd(
                     'hour',
                     var('transactions_future_tolerance_hours'),
                     'loads.loaded_at'

@@ -14,7 +14,7 @@ movies as (
 final as (
     select
         releases.brand_release_key,
-        {{ dbt_utils.generate_surrogate_key(['releases.brand_name']) }}
+        {{ text_key('releases.brand_name') }}
             as brand_key,
         {{ dbt_utils.generate_surrogate_key(['releases.movie_id']) }}
             as movie_key,

@@ -36,9 +36,7 @@ releases as (
 -- grossed most
 listed_gross as (
     select
-        {{ dbt_utils.generate_surrogate_key([
-            'matched_releases.brand_name'
-        ]) }} as brand_key,
+        {{ text_key('matched_releases.brand_name') }} as brand_key,
         {{ dbt_utils.generate_surrogate_key([
             'matched_releases.movie_id'
         ]) }} as movie_key,

@@ -40,12 +40,12 @@ film_figures as (
 
 spend as (
     select
-        merchant_name,
+        merchant_key,
         sum(transaction_count) as transaction_count,
         sum(approved_amount) as approved_amount
     from daily_spend
     where currency_code = '{{ var("reporting_currency") }}'
-    group by merchant_name
+    group by merchant_key
 ),
 
 card_spend as (
@@ -54,7 +54,7 @@ card_spend as (
         sum(spend.transaction_count) as transaction_count,
         sum(spend.approved_amount) as approved_amount
     from merchants
-    inner join spend on merchants.merchant_name = spend.merchant_name
+    inner join spend on merchants.merchant_key = spend.merchant_key
     group by merchants.brand_key
 ),
 

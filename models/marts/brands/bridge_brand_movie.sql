@@ -26,7 +26,7 @@ weighted as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['brand_name']) }} as brand_key,
+        {{ text_key('brand_name') }} as brand_key,
         {{ dbt_utils.generate_surrogate_key(['movie_id']) }} as movie_key,
         list_position,
         release_count,

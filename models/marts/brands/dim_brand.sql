@@ -34,9 +34,9 @@ release_counts as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['named.brand_name']) }}
+        {{ text_key('named.brand_name') }}
             as brand_key,
-        coalesce(named.brand_name, 'Unknown') as brand_name,
+        {{ name_or_unknown('named.brand_name') }} as brand_name,
         brands.index_rank,
         brands.total_gross_usd as index_total_gross_usd,
         brands.release_count as index_release_count,

@@ -42,7 +42,7 @@ unioned as (
 
     select
         cast(null as bigint) as genre_id,
-        'Unknown' as genre_name
+        '{{ unknown_name() }}' as genre_name
 ),
 
 final as (

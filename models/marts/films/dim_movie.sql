@@ -62,7 +62,7 @@ unknown_member as (
         movie_history_key,
         cast(null as bigint) as movie_id,
         cast(null as {{ dbt.type_string() }}) as imdb_id,
-        'Unknown' as title,
+        '{{ unknown_name() }}' as title,
         cast(null as {{ dbt.type_string() }}) as original_title,
         cast(null as {{ dbt.type_string() }}) as original_language,
         cast(null as {{ dbt.type_string() }}) as status,

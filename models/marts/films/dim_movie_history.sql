@@ -3,6 +3,11 @@
 -- no end. What changes daily (popularity, votes) is in fct_movie_metrics.
 with versions as (
     select * from {{ ref('snp_tmdb__movies') }}
+    -- one that ended as it began was read otherwise by a later version of the
+    -- project, not said otherwise by TMDB
+    where
+        dbt_valid_to is null
+        or dbt_valid_to > dbt_valid_from
 ),
 
 movies as (
@@ -29,7 +34,7 @@ described as (
         {{ sound_value('versions.original_title') }} as original_title,
         {{ sound_value('versions.original_language') }} as original_language,
         {{ sound_value('versions.status') }} as status,
-        versions.release_date,
+        {{ sound_value('versions.release_date') }} as release_date,
         {{ sound_value('versions.runtime_minutes') }}
             as runtime_minutes,
         {{ sound_value('versions.budget_usd') }}
@@ -55,7 +60,7 @@ unknown_member as (
             as movie_key,
         cast(null as bigint) as movie_id,
         1 as version_number,
-        'Unknown' as title,
+        '{{ unknown_name() }}' as title,
         cast(null as {{ dbt.type_string() }}) as original_title,
         cast(null as {{ dbt.type_string() }}) as original_language,
         cast(null as {{ dbt.type_string() }}) as status,

@@ -24,7 +24,7 @@ unioned as (
 
     select
         cast(null as bigint) as company_id,
-        'Unknown' as company_name,
+        '{{ unknown_name() }}' as company_name,
         cast(null as {{ dbt.type_string() }}) as origin_country
 ),
 

@@ -1,77 +1,30 @@
--- Grain: one row per day, from the first to the last year in which anything
--- happened, and one for the unknown day. It grows with the data.
-with movies as (
-    select * from {{ ref('dim_movie') }}
+-- Grain: one row per day of the years from calendar_first_year to
+-- calendar_last_year (variables), and one for the unknown day. It does not
+-- depend on what has arrived.
+with numbers as (
+    {{ dbt_utils.generate_series(
+        (
+            var('calendar_last_year') | int
+            - var('calendar_first_year') | int + 1
+        ) * 366
+    ) }}
 ),
 
-metrics as (
-    select * from {{ ref('fct_movie_metrics') }}
-),
-
-transactions as (
-    select * from {{ ref('fct_transactions') }}
-),
-
-status_changes as (
-    select * from {{ ref('fct_transaction_status_changes') }}
-),
-
-happened as (
-    select
-        min(release_date) as first_date,
-        max(release_date) as last_date
-    from movies
-
-    union all
-
-    select
-        min(pulled_date) as first_date,
-        max(pulled_date) as last_date
-    from metrics
-
-    union all
-
-    select
-        min(event_date) as first_date,
-        max(event_date) as last_date
-    from transactions
-
-    union all
-
-    -- an earlier version may be of an earlier year
-    select
-        min(changed_date) as first_date,
-        max(changed_date) as last_date
-    from status_changes
-),
-
-bounds as (
-    select
-        {{ dbt.date_trunc('year', 'min(first_date)') }} as first_day,
-        {{ dbt.dateadd(
-            'year', 1, dbt.date_trunc('year', 'max(last_date)')
-        ) }} as end_day
-    from happened
-),
-
--- 200 years are enough for cinema
-numbers as (
-    {{ dbt_utils.generate_series(73050) }}
-),
-
-days as (
+numbered as (
     select
         cast(
             {{ dbt.dateadd(
-                'day', 'numbers.generated_number - 1', 'bounds.first_day'
+                'day',
+                'generated_number - 1',
+                "cast('" ~ calendar_first_day() ~ "' as date)"
             ) }} as date
         ) as date_day
     from numbers
-    cross join bounds
-    where
-        {{ dbt.dateadd(
-            'day', 'numbers.generated_number - 1', 'bounds.first_day'
-        ) }} < bounds.end_day
+),
+
+days as (
+    select date_day from numbered
+    where date_day < cast('{{ calendar_end() }}' as date)
 ),
 
 unioned as (

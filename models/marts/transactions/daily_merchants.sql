@@ -65,6 +65,7 @@ daily as (
 final as (
     select
         daily.event_date as date_day,
+        merchants.merchant_key,
         merchants.merchant_name,
         brands.brand_name,
         merchants.is_brand_affiliated,
@@ -75,7 +76,7 @@ final as (
         cast(daily.amount as numeric(20, 4)) as amount,
         daily.loaded_at,
         cast(daily.approved_amount as numeric(20, 4)) as approved_amount,
-        coalesce(daily.currency_code, 'Unknown') as currency_code,
+        {{ name_or_unknown('daily.currency_code') }} as currency_code,
         case
             when statuses.is_approved then daily.transaction_count else 0
         end as approved_count

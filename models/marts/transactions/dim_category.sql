@@ -16,9 +16,9 @@ unioned as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['category_name']) }}
+        {{ text_key('category_name') }}
             as category_key,
-        coalesce(category_name, 'Unknown') as category_name,
+        {{ name_or_unknown('category_name') }} as category_name,
         category_name is null as is_unknown
     from unioned
 )

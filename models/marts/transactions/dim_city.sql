@@ -16,8 +16,8 @@ unioned as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['city_name']) }} as city_key,
-        coalesce(city_name, 'Unknown') as city_name,
+        {{ text_key('city_name') }} as city_key,
+        {{ name_or_unknown('city_name') }} as city_name,
         city_name is null as is_unknown
     from unioned
 )

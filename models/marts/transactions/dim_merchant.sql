@@ -20,13 +20,9 @@ unioned as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key([
-            'unioned.merchant_name'
-        ]) }} as merchant_key,
-        {{ dbt_utils.generate_surrogate_key([
-            'merchant_brands.brand_name'
-        ]) }} as brand_key,
-        coalesce(unioned.merchant_name, 'Unknown') as merchant_name,
+        {{ text_key('unioned.merchant_name') }} as merchant_key,
+        {{ text_key('merchant_brands.brand_name') }} as brand_key,
+        {{ name_or_unknown('unioned.merchant_name') }} as merchant_name,
         merchant_brands.brand_name is not null as is_brand_affiliated,
         unioned.merchant_name is null as is_unknown
     from unioned

@@ -16,9 +16,9 @@ unioned as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['payment_method']) }}
+        {{ text_key('payment_method') }}
             as payment_method_key,
-        coalesce(payment_method, 'Unknown') as payment_method,
+        {{ name_or_unknown('payment_method') }} as payment_method,
         payment_method is null as is_unknown
     from unioned
 )

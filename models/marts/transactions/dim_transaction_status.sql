@@ -21,9 +21,9 @@ unioned as (
 
 final as (
     select
-        {{ dbt_utils.generate_surrogate_key(['transaction_status']) }}
+        {{ text_key('transaction_status') }}
             as transaction_status_key,
-        coalesce(transaction_status, 'Unknown') as transaction_status,
+        {{ name_or_unknown('transaction_status') }} as transaction_status,
         status_description,
         is_approved,
         is_final,

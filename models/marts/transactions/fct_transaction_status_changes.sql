@@ -32,7 +32,7 @@ keyed as (
         category_name,
         city_name,
         payment_method,
-        {{ dbt_utils.generate_surrogate_key(['transaction_status']) }}
+        {{ text_key('transaction_status') }}
             as transaction_status_key,
         user_id,
         currency_code,
@@ -81,12 +81,12 @@ final as (
         transaction_id,
         change_number,
         {{ date_key('event_at') }} as date_key,
-        {{ dbt_utils.generate_surrogate_key(['merchant_name']) }}
+        {{ text_key('merchant_name') }}
             as merchant_key,
-        {{ dbt_utils.generate_surrogate_key(['category_name']) }}
+        {{ text_key('category_name') }}
             as category_key,
-        {{ dbt_utils.generate_surrogate_key(['city_name']) }} as city_key,
-        {{ dbt_utils.generate_surrogate_key(['payment_method']) }}
+        {{ text_key('city_name') }} as city_key,
+        {{ text_key('payment_method') }}
             as payment_method_key,
         transaction_status_key,
         coalesce(

@@ -41,17 +41,16 @@ arrived as (
     select
         transactions.transaction_id,
         {{ date_key('transactions.event_at') }} as date_key,
-        {{ dbt_utils.generate_surrogate_key(['transactions.merchant_name']) }}
+        {{ text_key('transactions.merchant_name') }}
             as merchant_key,
-        {{ dbt_utils.generate_surrogate_key(['transactions.category_name']) }}
+        {{ text_key('transactions.category_name') }}
             as category_key,
-        {{ dbt_utils.generate_surrogate_key(['transactions.city_name']) }}
+        {{ text_key('transactions.city_name') }}
             as city_key,
-        {{ dbt_utils.generate_surrogate_key(['transactions.payment_method']) }}
+        {{ text_key('transactions.payment_method') }}
             as payment_method_key,
-        {{ dbt_utils.generate_surrogate_key([
-            'transactions.transaction_status'
-        ]) }} as transaction_status_key,
+        {{ text_key('transactions.transaction_status') }}
+            as transaction_status_key,
         transactions.user_id,
         transactions.amount_bucket,
         transactions.currency_code,

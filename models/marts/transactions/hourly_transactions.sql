@@ -77,7 +77,7 @@ final as (
         cast(hourly.amount as numeric(20, 4)) as amount,
         hourly.loaded_at,
         cast(hourly.approved_amount as numeric(20, 4)) as approved_amount,
-        coalesce(hourly.currency_code, 'Unknown') as currency_code,
+        {{ name_or_unknown('hourly.currency_code') }} as currency_code,
         case
             when statuses.is_approved then hourly.transaction_count else 0
         end as approved_count

@@ -10,14 +10,14 @@ merchants as (
 
 summed as (
     select
-        merchant_name,
+        merchant_key,
         currency_code,
         cast(sum(transaction_count) as bigint) as transaction_count,
         cast(sum(approved_count) as bigint) as approved_count,
         sum(amount) as total_amount,
         sum(approved_amount) as approved_amount
     from daily
-    group by merchant_name, currency_code
+    group by merchant_key, currency_code
 ),
 
 final as (
@@ -43,7 +43,7 @@ final as (
         cast(summed.total_amount as numeric(20, 4)) as total_amount,
         cast(summed.approved_amount as numeric(20, 4)) as approved_amount
     from summed
-    inner join merchants on summed.merchant_name = merchants.merchant_name
+    inner join merchants on summed.merchant_key = merchants.merchant_key
 )
 
 select * from final

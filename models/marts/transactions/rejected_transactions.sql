@@ -46,7 +46,12 @@ marked as (
         dlt_load_id,
         loaded_at,
         transaction_id,
-        event_at,
+        case
+            when
+                event_at >= cast('0001-01-01' as date)
+                and event_at < cast('9999-12-31' as date)
+                then event_at
+        end as event_at,
         amount,
         currency_code,
         cast(null as {{ dbt.type_string() }}) as raw_text

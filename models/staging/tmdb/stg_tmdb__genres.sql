@@ -8,7 +8,7 @@ renamed as (
         id as genre_id,
 
         -- text
-        name as genre_name
+        {{ trim_text('name') }} as genre_name
     from source
 )
 

@@ -9,8 +9,8 @@ renamed as (
         id as company_id,
 
         -- text
-        name as company_name,
-        nullif(origin_country, '') as origin_country,
+        {{ trim_text('name') }} as company_name,
+        {{ trim_text('origin_country') }} as origin_country,
 
         -- numerics
         _dlt_list_idx + 1 as list_position

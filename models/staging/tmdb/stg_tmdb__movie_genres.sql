@@ -9,7 +9,7 @@ renamed as (
         id as genre_id,
 
         -- text
-        name as genre_name,
+        {{ trim_text('name') }} as genre_name,
 
         -- numerics
         _dlt_list_idx + 1 as list_position

@@ -12,12 +12,12 @@ renamed as (
         _file_line as file_line,
 
         -- text
-        nullif(trim(merchant), '') as merchant_name,
-        nullif(trim(category), '') as category_name,
-        nullif(trim(city), '') as city_name,
-        nullif(upper(trim(status)), '') as transaction_status,
-        nullif(lower(trim(payment_method)), '') as payment_method,
-        nullif(upper(trim(currency)), '') as currency_code,
+        {{ trim_text('merchant') }} as merchant_name,
+        {{ trim_text('category') }} as category_name,
+        {{ trim_text('city') }} as city_name,
+        upper({{ trim_text('status') }}) as transaction_status,
+        lower({{ trim_text('payment_method') }}) as payment_method,
+        upper({{ trim_text('currency') }}) as currency_code,
         _file_name as file_name,
 
         -- numerics; in the row's currency
