@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ingestion import __version__, identity, libpq, paths
+from ingestion import __version__, advice, identity, libpq, paths
 from ingestion.errors import UserError, told
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
@@ -228,15 +228,14 @@ def explain(error: BaseException) -> str:
             return "The disk is full.\nFree some space and run this again: it goes on from there."
     for cause in reversed(causes):
         if isinstance(cause, psycopg2.OperationalError):
+            if advice.is_loss(cause) and (why := advice.on_loss()):
+                return why
             first = told(cause)
             return (
                 f"The warehouse went away: {first}\nSee `marquee db status`, then run this again."
             )
         if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
-            return (
-                f"{told(cause)}\n"
-                "Give the role the right to create schemas in the database (grant create)."
-            )
+            return f"{told(cause)}\n{advice.on_privilege(cause)}"
     root = causes[-1]
     said = f"{type(root).__name__}: " if str(root).strip() else ""
     return f"{said}{told(root)}\nRun it again as `marquee --debug ...` to see where."

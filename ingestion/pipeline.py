@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
+from ingestion import advice
 from ingestion.errors import UserError
 from ingestion.fitness import refuse_unfit
 from ingestion.paths import make_state_dir
@@ -192,7 +193,14 @@ def refusals(source: str) -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if not cause:
             raise
+        if advice.is_loss(cause) and (why := advice.on_loss()):
+            raise UserError(why) from error
         reason = (str(cause).strip().splitlines() or ["no answer"])[0]
+        if "42501" in (getattr(cause, "pgcode", None), getattr(cause, "sqlstate", None)):
+            remedy = advice.on_privilege(cause)
+            raise UserError(
+                f"The warehouse did not take the load of {source}: {reason}\n{remedy}"
+            ) from error
         raise UserError(
             f"The warehouse did not take the load of {source}: {reason}\n"
             "Mend that and run the same command again: it goes on where this one stopped."
