@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import Any
 
 import pytest
 
 from ingestion.errors import UserError
 from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable
+from ingestion.sources.tmdb.rows import film_row
 from ingestion.sources.tmdb.settings import LAST_PAGE, TmdbSettings
+from ingestion.sources.tmdb.transport import parse
 from ingestion.tests.test_tmdb import film
 
 MB = 1_000_000
@@ -320,3 +322,19 @@ def test_what_a_server_says_is_one_line_without_control_characters(status: str) 
     assert "click" in message
     assert len(message.splitlines()) == 2
     assert all(character.isprintable() or character == "\n" for character in message)
+
+
+NUMBERS = ["1e99999999999999999999", "-1e99999999999999999999", "1e-99999999999999999999"]
+NUMBERS += ["1e999999", "1e-999999", "9" * 5000, "-" + "9" * 5000, "1." + "3" * 5000, "NaN"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_of_any_size_cost_their_column_alone(number: str) -> None:
+    """As JSON may write them, which Python cannot."""
+    body = f'{{"id": 1, "title": "A", "budget": {number}, "popularity": {number}, "x": {number}}}'
+    row, rejects = film_row(parse(body.encode()), datetime.now(timezone.utc))
+    assert row["title"] == "A"
+    assert row["budget"] is None
+    assert "budget" in {reject.field for reject in rejects}
+    json.dumps(row["extra_fields"], allow_nan=False)
+    assert row["popularity"] is None or abs(row["popularity"]) < 2
