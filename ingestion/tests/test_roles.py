@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion import superset_database
+from ingestion.commands_superset import LIMITS, _sqlalchemy
 from ingestion.errors import UserError
 from ingestion.roles import built_schemas, landing_schemas
 from ingestion.server import Server, write_profiles
@@ -339,7 +343,6 @@ def test_the_embedded_server_lets_the_roles_in(tmp_path: Path):
         "lock table raw_transactions.transactions in access share mode",
         "lock table raw_transactions._load_lock in exclusive mode",
         "lock table marts.dim_city in share mode",
-        "grant usage on schema marts to public",
     ],
 )
 def test_the_reporters_bounds_hold(warehouse: Warehouse, statement: str):
@@ -551,3 +554,28 @@ def test_supersets_database_is_its_own_and_an_old_one_is_handed_over(embedded: E
             elsewhere.connect()
     with pytest.raises(UserError, match="permission denied for database"):
         replace(own.target, dbname="marquee").connect()
+
+
+def test_a_query_of_superset_ends_when_its_client_has_gone(embedded: Embedded):
+    embedded.commands.marquee("db", "start")
+    settings = LIMITS | {"statement_timeout": "0"}
+    url = _sqlalchemy(embedded.server.login("reporter"), settings).replace("+psycopg2", "")
+    ask = "import psycopg2, sys; psycopg2.connect(sys.argv[1]).cursor().execute(sys.argv[2])"
+    query = "select pg_sleep(3600)"
+    client = subprocess.Popen([sys.executable, "-c", ask, url, query])
+    admin = embedded.as_("admin")
+    running = f"select count(*) from pg_stat_activity where query = '{query}' and state = 'active'"
+    try:
+        _until(lambda: admin.one(running) == 1)
+        assert client.poll() is None
+    finally:
+        client.kill()
+        client.wait()
+    _until(lambda: admin.one(running) == 0)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
