@@ -219,7 +219,7 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
             password=str(output.get("password", output.get("pass")) or ""),
             dbname=str(output.get("dbname", output.get("database"))),
             schema=str(output["schema"]),
-            sslmode=output.get("sslmode"),
+            sslmode=output.get("sslmode") or os.environ.get("PGSSLMODE"),  # as libpq does for dbt
         )
     except KeyError as error:
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -117,7 +116,7 @@ def test_token_in_dotenv(monkeypatch, tmp_path, database):
 
 
 def test_little_room_and_missing_dbt_packages(monkeypatch, tmp_path, database):
-    monkeypatch.setattr(doctor, "PROJECT_DIR", tmp_path)
+    monkeypatch.setattr(doctor, "packages_dir", lambda: tmp_path)
     monkeypatch.setattr(doctor, "FREE_GIGABYTES", 10**9)
     checks = found(database)
     assert checks["disk"].ok is None
@@ -141,7 +140,7 @@ def test_command_lists_everything_and_fails_on_a_failure(verdicts, code, monkeyp
 
 def test_every_failing_check_has_one_line_to_follow(monkeypatch, tmp_path):
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
-    monkeypatch.setattr(doctor, "PROJECT_DIR", Path(tmp_path))
+    monkeypatch.setattr(doctor, "packages_dir", lambda: tmp_path)
 
     def no_profile() -> Target:
         raise UserError("There is no profile.\nMake one.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_the_variables_alone_are_enough_for_every_command(
 ) -> None:
     checkout.environment |= database.libpq_env()
     assert "your own, by PGHOST, PGPORT, PGDATABASE" in checkout.marquee("db", "status")
-    assert checkout.marquee("db", "url").startswith(replace(database, sslmode="prefer").url)
+    assert checkout.marquee("db", "url").startswith(database.url)
     assert checkout.marquee("db", "psql", "-Atc", "select 1") == "1\n"
     assert "name the server" in checkout.run("marquee", "doctor").stdout
     assert "no open rejects" in checkout.marquee("rejects")
@@ -137,3 +136,12 @@ def test_a_service_that_is_not_there_is_told(
     monkeypatch.setenv("PGHOST", "")
     libpq.settle()
     assert "PGHOST" not in os.environ
+
+
+def test_the_encryption_that_the_environment_asks_for_is_asked_for(
+    checkout: Checkout, database: Target
+) -> None:
+    checkout.environment |= database.libpq_env() | {"PGSSLMODE": "require"}
+    assert checkout.marquee("db", "url").strip() == f"{database.url}?sslmode=require"
+    done = checkout.run("marquee", "ingest", "brands")
+    assert "server does not support SSL" in done.stderr
