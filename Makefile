@@ -31,7 +31,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset bench-build equality anew lineage test-lineage
+  mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Supe
 test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, and renew docs/images: CHROMIUM= ROWS=
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
+
+test-upgrade: $(READY)  ## upgrade warehouses that earlier commits built: takes minutes and the history of git
+	@$(BIN)/marquee deps
+	@MARQUEE_UPGRADE=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_upgrade.py -k earlier_commit
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \

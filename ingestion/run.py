@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psycopg2
 
-from ingestion import interrupts, paths, progress, roles, server, warehouse
+from ingestion import interrupts, paths, progress, raw_tables, roles, server, warehouse
 from ingestion.errors import UserError, told
 from ingestion.fitness import refuse_unfit
 from ingestion.paths import make_state_dir
@@ -32,6 +32,7 @@ SAMPLE_SEED = 42
 PACKAGES = paths.packages_dir()
 INDENT = " " * 33
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
+REBUILT = " is rebuilt in full"  # in what macros/fingerprints.sql logs
 HUB_PATIENCE = 2  # seconds; `dbt deps` itself would try for ten and more
 
 
@@ -71,8 +72,11 @@ def run_all(target_name: str | None) -> None:
         said.append(install_packages())
     reports = land_everything(roles.acting_as("loader", target), steps)
     with steps.step("Build and test models") as said:
-        built = dbt("build", target, label="Building")
+        rebuilt: list[str] = []
+        built = dbt("build", target, label="Building", rebuilt=rebuilt)
         said.append(built)
+        if rebuilt:
+            said.append(f"What these are built from has changed, so in full: {', '.join(rebuilt)}")
     if server.is_superuser(target):  # a profile of the user's own
         server.open_to_roles(server.Server(), again=True)
     with steps.step("Write the docs page") as said:
@@ -123,6 +127,9 @@ def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
         "Land TMDB films": (lambda: tmdb.ingest(target), None),
     }
     reports = []
+    if added := raw_tables.bring_forward(target):
+        with steps.step("Raw tables") as said:
+            said.append(f"get the columns of this release: {', '.join(added)}")
     for name, (land, own) in lands.items():
         with steps.step(name) as said:
             if own:
@@ -275,8 +282,17 @@ def make_roles(target: Target) -> None:
     dbt("run-operation", target, "make_roles", label="Making roles")
 
 
-def dbt(command: str, target: Target, *args: str, label: str) -> str:
+def dbt(
+    command: str, target: Target, *args: str, label: str, rebuilt: list[str] | None = None
+) -> str:
     """Run dbt in this process, with a progress bar.
+
+    Args:
+        command: dbt's command.
+        target: the warehouse.
+        args: more arguments of the command.
+        label: what the progress bar is called.
+        rebuilt: gets names of models that are built in full because of what has changed.
 
     Returns:
         What passed, such as ``46 models, 5 seeds, 344 tests``.
@@ -295,6 +311,9 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
                 advance(0, total=event.data.total)
             elif event.info.name == "NodeFinished":
                 advance(1)
+            elif event.info.name == "JinjaLogInfo" and rebuilt is not None:
+                name, found, _ = event.info.msg.partition(REBUILT)
+                rebuilt.extend([name] if found else [])
 
         make_state_dir(target_path().parent)
         os.environ.setdefault("DBT_PROFILES_DIR", str(warehouse.profiles_path().parent))
@@ -313,7 +332,7 @@ def dbt(command: str, target: Target, *args: str, label: str) -> str:
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise UserError(
             f"dbt {command} failed: {named}{more}\n"
-            f"See {_relative(log_path())}, mend it, and go on with: {paths.dbt_command()} retry"
+            f"See {_relative(log_path())}, fix what it says, and run the same command again."
         )
     return _count(results) if command == "build" else ""
 

@@ -1,10 +1,16 @@
-"""A warehouse that was built by another version of the project, from other seeds or variables."""
+"""A warehouse that was built by another version of the project, from other seeds or variables.
+
+``make test-upgrade`` builds warehouses with earlier commits of this repository, each with its own
+code, and upgrades them.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,8 +21,10 @@ from pathlib import Path
 import pytest
 from psycopg2 import sql
 
+from ingestion import raw_tables
+from ingestion.server import Server
 from ingestion.tests.built import BIN, Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import _execute, reachable_folder
 from ingestion.warehouse import PROJECT_DIR
 
 PARTS = ("models", "macros", "seeds", "snapshots", "tests", "docs", "dbt_packages")
@@ -36,6 +44,11 @@ KEPT = {
     "marts.hourly_transactions",
     "marts.rejected_transactions",
 }
+
+
+# the first commit whose `make run` worked, one in between, and the last one before upgrades worked
+EARLIER = ("bb6c86c", "05ebadb", "8865083")
+RAW = "('raw_brands', 'raw_tmdb', 'raw_transactions')"
 
 
 @dataclass
@@ -65,19 +78,20 @@ class Edited(Built):
         done = self.dbt(*BUILD, "--project-dir", str(self.project), *args, check=check)
         return set(REBUILT.findall(done.stdout))
 
-    def contents(self) -> dict[str, str]:
-        """A digest of every table that dbt has made."""
-        digest = "select md5(string_agg(t::text, '|' order by t::text)) from {} as t"
-        names = self.rows(
-            "select schemaname || '.' || tablename from pg_tables where schemaname in"
-            " ('seeds', 'intermediate', 'marts', 'snapshots') order by 1"
-        )
-        return {name: self.one(digest.format(name)) for (name,) in names}
-
     def is_as_a_full_refresh(self, *args: str) -> None:
-        before = self.contents()
+        before = contents(self)
         self.build("--full-refresh", *args)
-        assert self.contents() == before
+        assert contents(self) == before
+
+
+def contents(warehouse: Built) -> dict[str, str]:
+    """A digest of every table that dbt has made."""
+    digest = "select md5(string_agg(t::text, '|' order by t::text)) from {} as t"
+    names = warehouse.rows(
+        "select schemaname || '.' || tablename from pg_tables where schemaname in"
+        " ('seeds', 'intermediate', 'marts', 'snapshots') order by 1"
+    )
+    return {name: warehouse.one(digest.format(name)) for (name,) in names}
 
 
 @pytest.fixture
@@ -164,3 +178,95 @@ def test_a_warehouse_without_fingerprints_is_rebuilt(edited: Edited) -> None:
     edited.is_as_a_full_refresh()
     assert edited.rows(snapshots) == before
     assert not edited.build()
+
+
+def test_raw_tables_of_an_older_release_get_its_columns(edited: Edited) -> None:
+    """Also where nothing new lands; dbt says what to do where a load has not done it."""
+    edited.execute("""
+        alter table raw_transactions.files drop column replay_of cascade, drop column etag;
+        alter table raw_tmdb.movies__genres drop column name cascade;
+        drop table raw_tmdb.removed_movies cascade;
+    """)
+    rows = "select count(*) from raw_transactions.files"
+    before = edited.one(rows)
+    refused = edited.dbt("run", "--select", "staging", check=False)
+    assert refused.returncode
+    for name in ("raw_transactions.files.replay_of", "raw_tmdb.removed_movies", "marquee run"):
+        assert name in refused.stdout
+    added = raw_tables.bring_forward(edited.target)
+    assert sorted(added) == [
+        "raw_tmdb.movies__genres.name",
+        "raw_transactions.files.etag",
+        "raw_transactions.files.replay_of",
+    ]
+    assert not raw_tables.bring_forward(edited.target)
+    assert edited.one(rows) == before
+    edited.dbt("run", "--select", "staging.transactions")
+    # the next load finds them there
+    edited.marquee(
+        "generate", "transactions", "--rows", "50", "--out", str(edited.folder / "t.jsonl")
+    )
+    edited.marquee("ingest", "transactions", str(edited.folder / "t.jsonl"))
+    assert edited.one(rows) == before + 1
+
+
+@pytest.fixture
+def earlier(request: pytest.FixtureRequest) -> Iterator[Built]:
+    """An embedded warehouse that another commit's ``marquee run`` has built."""
+    commit = request.param
+    history = ("git", "-C", str(PROJECT_DIR), "archive", commit)
+    code = subprocess.run(history, capture_output=True, check=False)
+    if code.returncode:
+        pytest.skip(f"The commit {commit} is not in this history: git fetch --unshallow")
+    folder = reachable_folder()
+    project, server = folder / "project", Server(folder / "state")
+    try:
+        project.mkdir()
+        subprocess.run(["tar", "-x", "-C", project], input=code.stdout, check=True)
+        warehouse = Built(None, folder)
+        environment = warehouse.environment | {"PYTHONPATH": str(project)}
+        done = subprocess.run(
+            [sys.executable, "-m", "ingestion", "run"],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commit}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        warehouse.target = server.target
+        yield warehouse
+    finally:
+        server.delete()
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not os.environ.get("MARQUEE_UPGRADE"), reason="make test-upgrade runs it")
+@pytest.mark.parametrize("earlier", EARLIER, indirect=True)
+def test_a_warehouse_of_an_earlier_commit_is_upgraded(earlier: Built) -> None:
+    """All rows of raw tables and snapshots stay; marts are those of a full refresh."""
+    kept = earlier.rows(
+        "select schemaname, tablename from pg_tables"
+        f" where schemaname = 'snapshots' or schemaname in {RAW}"
+    )
+    for schema, table in kept:
+        earlier.execute(
+            f"create schema if not exists kept_{schema};"
+            f" create table kept_{schema}.{table} as table {schema}.{table}"
+        )
+
+    earlier.run()
+
+    for schema, table in kept:
+        columns = earlier.one(
+            "select string_agg(quote_ident(attname), ', ') from pg_attribute"
+            f" where attrelid = 'kept_{schema}.{table}'::regclass and attnum > 0"
+            " and (attname !~ '^dbt_' or attname = 'dbt_scd_id')"
+        )
+        lost = f"select {columns} from kept_{schema}.{table} except all select {columns} from"
+        assert not earlier.rows(f"{lost} {schema}.{table} limit 3"), (schema, table)
+    again = earlier.run()
+    assert "in full" not in again
+    before = contents(earlier)
+    earlier.dbt("run", "--full-refresh")
+    assert contents(earlier) == before

@@ -1,0 +1,37 @@
+{#
+    Before every run: stop where raw tables of an older release lack a column, or
+    a table beside them, that a selected model reads. Loads make them, not dbt.
+#}
+{% macro check_raw_tables() -%}
+    {%- set read, there, lacking = [], [], [] -%}
+    {%- for unique_id in selected_resources if execute -%}
+        {%- do read.extend(graph.nodes.get(unique_id, {}).get("depends_on", {}).get("nodes", [])) -%}
+    {%- endfor -%}
+    {%- set sources = [] -%}
+    {%- for unique_id in read | unique if unique_id in graph.sources -%}
+        {%- do sources.append(graph.sources[unique_id]) -%}
+    {%- endfor -%}
+    {%- for source in sources -%}
+        {%- set table = adapter.get_relation(
+            source.database, source.schema, source.identifier
+        ) -%}
+        {%- if table is not none -%}
+            {%- do there.append(source.schema) -%}
+            {%- set columns = adapter.get_columns_in_relation(table) | map(attribute="name") | list -%}
+            {%- for column in source.columns if column not in columns -%}
+                {%- do lacking.append(source.schema ~ "." ~ source.identifier ~ "." ~ column) -%}
+            {%- endfor -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- for source in sources if source.schema in there -%}
+        {%- if adapter.get_relation(source.database, source.schema, source.identifier) is none -%}
+            {%- do lacking.append(source.schema ~ "." ~ source.identifier) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- if lacking -%}
+        {%- do exceptions.raise_compiler_error(
+            "The raw tables are of an older release; they lack " ~ lacking | join(", ")
+            ~ ".\nRun: marquee run (it adds what is missing, and every row stays)"
+        ) -%}
+    {%- endif -%}
+{%- endmacro %}
