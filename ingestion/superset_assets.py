@@ -18,6 +18,7 @@ from uuid import UUID
 
 import yaml
 
+from ingestion.superset_queries import PLUGINS, query_context, saved_queries
 from ingestion.warehouse import PROJECT_DIR
 
 FOLDER = PROJECT_DIR / "bi" / "superset"
@@ -61,7 +62,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "description": None,
         "certified_by": None,
         "certification_details": None,
-        "query_context": None,
         "cache_timeout": None,
     },
     "dashboards": {
@@ -123,6 +123,7 @@ ORDER = (  # of a file's keys: first what it is, last what is long
     "columns",
     "metrics",
     "params",
+    "queries",
     "metadata",
     "position",
 )
@@ -239,6 +240,7 @@ def bundle(assets: Assets, manifest: Mapping[str, Any], schema: str, uri: str) -
         uri: SQLAlchemy address of the warehouse, password included.
     """
     models, charts = mart_models(manifest), of_kind(assets, "charts")
+    datasets = of_kind(assets, "datasets")
     files = {
         "metadata.yaml": {"version": VERSION, "type": "assets", "timestamp": "2026-01-01T00:00:00"}
     }
@@ -251,11 +253,28 @@ def bundle(assets: Assets, manifest: Mapping[str, Any], schema: str, uri: str) -
             full |= _dataset_columns(full, models[full["table_name"]]) | {"schema": schema}
             full["metrics"] = [METRIC | metric for metric in full["metrics"]]
         elif kind == "charts":
+            full["query_context"] = query_context(
+                full["params"],
+                full["viz_type"],
+                full.pop("queries", None),
+                _always(datasets[full["dataset_uuid"]]),
+            )
             full["params"] = full["params"] | {"viz_type": full["viz_type"]}
         else:
             full = _with_ids(full, charts)
         files[path] = full
     return {path: yaml.safe_dump(content, sort_keys=False) for path, content in files.items()}
+
+
+def _always(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """Filters of a chart that is asked without its dashboard: amounts are of one currency.
+
+    That is dbt's reporting currency; on a dashboard the currency filter chooses.
+    """
+    if not (column := dataset.get("currency_code_column")):
+        return []
+    project = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
+    return [{"col": column, "op": "IN", "val": [project["vars"]["reporting_currency"]]}]
 
 
 def label(column: str) -> str:
@@ -370,7 +389,8 @@ def cleaned(
         for uuid in _charts_on(content):
             chart = charts[uuid]
             used.add(chart["dataset_uuid"])
-            add("charts", f"{content.get('slug') or ''} {chart['slice_name']}", _clean_chart(chart))
+            name = f"{content.get('slug') or ''} {chart['slice_name']}"
+            add("charts", name, _clean_chart(chart, datasets[chart["dataset_uuid"]]))
         for uuid in used | set(_filter_datasets(content)):
             dataset = datasets[uuid]
             model = models.get(dataset["table_name"], {"columns": {}})
@@ -404,9 +424,11 @@ def _own(value: object, default: object) -> bool:
     return value != default and not (value in (None, "", {}, []) and default in (None, "", {}, []))
 
 
-def _clean_chart(chart: dict[str, Any]) -> dict[str, Any]:
+def _clean_chart(chart: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
     content = _without(chart, "charts")
-    content.pop("query_context", None)  # what the chart last asked, ids in it
+    context = content.pop("query_context", None)
+    if queries := saved_queries(chart["viz_type"], context, _always(dataset)):
+        content["queries"] = _stable(queries)
     params = {
         key: value
         for key, value in chart["params"].items()
@@ -596,6 +618,11 @@ def _chart_problems(assets: Assets, manifest: Mapping[str, Any]) -> Iterator[str
         if not dataset:
             yield f"{path}: its dataset is not there"
             continue
+        if chart["viz_type"] not in PLUGINS and not chart.get("queries"):
+            yield (
+                f"{path}: nothing here knows what a {chart['viz_type']} asks; save the chart in"
+                " Superset, then export it"
+            )
         columns, metrics = _dataset_names(dataset, models)
         known = {"column": columns, "metric": metrics, "name": columns | metrics}
         table = dataset["table_name"]

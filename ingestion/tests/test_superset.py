@@ -414,6 +414,29 @@ def test_every_chart_exports_csv(opened, place: Place):
         assert len(list(csv.reader(io.StringIO(answer.text().lstrip("\ufeff"))))) > 1, number
 
 
+def _figures(rows: list[dict]) -> list[str]:
+    """Rows in an order of their own, for where rows are alike the database chooses it."""
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def test_every_chart_answers_without_a_browser_as_it_does_in_one(opened, place: Place):
+    """The route of reports and of those who fetch a chart's data by a program."""
+    slug, page, seen = opened
+    assert len(seen.answers) == len(charts_of(slug))
+    for number, (shown,) in seen.answers.items():
+        route = f"{place.address}/api/v1/chart/{number}/data/"
+        answer = page.request.get(route)
+        assert answer.status == 200, (number, answer.text()[:300])
+        (alone,) = answer.json()["result"]
+        assert alone["rowcount"] > 0, number
+        assert _figures(alone["data"]) == _figures(shown["data"]), alone["query"]
+        for kind in ("full", "post_processed"):
+            answer = page.request.get(f"{route}?format=csv&type={kind}")
+            assert answer.status == 200, (number, answer.text()[:300])
+            rows = list(csv.reader(io.StringIO(answer.text().lstrip("\ufeff"))))
+            assert len(rows) == len(shown["data"]) + 1, number
+
+
 def test_a_filter_and_a_download(browser, place: Place, tmp_path):
     page = browser.new_page()
     page.set_viewport_size({"width": WIDTH, "height": 4000})

@@ -110,6 +110,10 @@ def _exposure_names_another_model(what):
     exposure["depends_on"]["nodes"].append("model.marquee.fct_transactions")
 
 
+def _plugin_is_not_known(what):
+    what.assets["charts/films_votes.yaml"]["viz_type"] = "sankey_v2"
+
+
 def _link_leads_elsewhere(what):
     what.assets["dashboards/film_brands.yaml"]["slug"] = "brands"
 
@@ -136,6 +140,7 @@ def _link_leads_elsewhere(what):
         (_exposure_goes, "no exposure with the label Film brands"),
         (_exposure_forgets_a_model, "depends_on lacks daily_merchants"),
         (_exposure_names_another_model, "fct_transactions is on no chart"),
+        (_plugin_is_not_known, "nothing here knows what a sankey_v2 asks"),
         (_link_leads_elsewhere, "does not end with /superset/dashboard/brands/"),
     ],
 )
@@ -171,6 +176,49 @@ def test_what_comes_out_is_what_went_in(manifest):
     assets = read()
     schema = "analytics_marts"
     assert cleaned(bundle(assets, manifest, schema, URI), assets, manifest, schema) == assets
+
+
+def _contexts(files: dict[str, str]) -> dict[str, dict[str, Any]]:
+    charts = {path: yaml.safe_load(t) for path, t in files.items() if path.startswith("charts/")}
+    return {path: json.loads(chart["query_context"]) for path, chart in charts.items()}
+
+
+def test_every_chart_is_saved_with_the_query_that_it_asks(manifest):
+    assets = read()
+    contexts = _contexts(bundle(assets, manifest, "marts", URI))
+    assert contexts.keys() == {path for path in assets if path.startswith("charts/")}
+    for path, context in contexts.items():
+        params = assets[path]["params"]
+        named = params.get("metrics") or [params[k] for k in ("metric", "x") if k in params]
+        (query,) = context["queries"]
+        assert query["metrics"][: len(named)] == named
+        assert query["metrics"] or query["columns"] == params["all_columns"]
+        assert context["form_data"] == params | {"viz_type": assets[path]["viz_type"]}
+
+
+def test_a_chart_that_is_asked_alone_adds_up_amounts_of_one_currency(manifest):
+    assets = read()
+    datasets = of_kind(assets, "datasets")
+    currency = {"col": "currency_code", "op": "IN", "val": ["EUR"]}
+    for path, context in _contexts(bundle(assets, manifest, "marts", URI)).items():
+        of_amounts = "currency_code_column" in datasets[assets[path]["dataset_uuid"]]
+        assert of_amounts == path.startswith("charts/transactions_")
+        assert (currency in context["queries"][0]["filters"]) == of_amounts
+
+
+def test_a_chart_of_another_plugin_keeps_the_query_that_the_browser_saved(manifest):
+    assets = read()
+    chart = assets["charts/transactions_city.yaml"]
+    chart["viz_type"] = "sankey_v2"
+    chart["queries"] = [{"columns": ["city_name"], "filters": [], "metrics": ["amount"]}]
+    files = bundle(assets, manifest, "marts", URI)
+    (query,) = _contexts(files)["charts/transactions_city.yaml"]["queries"]
+    assert query["columns"] == ["city_name"]
+    assert [each["col"] for each in query["filters"]] == ["currency_code"]
+    chart["queries"][0].pop("filters")
+    back = cleaned(files, assets, manifest, "marts")
+    assert back["charts/transactions_city.yaml"] == chart
+    assert problems(assets, manifest) == []
 
 
 def test_files_are_written_in_one_way_and_hold_nothing_of_one_machine(tmp_path):
