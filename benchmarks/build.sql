@@ -223,7 +223,8 @@ create index on hand.fct_transaction_status_changes (changed_date);
 -- aggregates
 create table hand.daily_transactions as
 select
-    event_date as date_day, city_name, category_name, transaction_status, payment_method, amount_bucket,
+    event_date as date_day, extract(isodow from event_date)::integer as iso_day_of_week,
+    trim(to_char(event_date, 'Day')) as weekday_name, city_name, category_name, transaction_status, payment_method, amount_bucket,
     coalesce(currency_code, '(unknown)') as currency_code, transaction_count,
     case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
@@ -246,37 +247,39 @@ create index on hand.daily_transactions (loaded_at);
 create table hand.hourly_transactions as
 select
     event_hour, event_hour::date as date_day, extract(hour from event_hour)::integer as hour_of_day,
-    city_name, category_name, transaction_status, coalesce(currency_code, '(unknown)') as currency_code,
-    transaction_count, case when is_approved then transaction_count else 0 end as approved_count,
+    city_name, category_name, transaction_status, amount_bucket,
+    coalesce(currency_code, '(unknown)') as currency_code, transaction_count, case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
 from (
     select
         date_trunc('hour', event_at) as event_hour, city_key, category_key, transaction_status_key,
-        currency_code, count(*) as transaction_count, sum(amount)::numeric(20, 4) as amount,
+        amount_bucket, currency_code, count(*) as transaction_count, sum(amount)::numeric(20, 4) as amount,
         sum(approved_amount)::numeric(20, 4) as approved_amount, max(loaded_at) as loaded_at
     from hand.fct_transactions
-    group by 1, 2, 3, 4, 5
+    group by 1, 2, 3, 4, 5, 6
 ) as hourly
 join hand.dim_city using (city_key)
 join hand.dim_category using (category_key)
 join hand.dim_transaction_status using (transaction_status_key);
 
 create index on hand.hourly_transactions (date_day);
+create index on hand.hourly_transactions (event_hour);
 create index on hand.hourly_transactions (loaded_at);
 
 create table hand.daily_merchants as
 select
     event_date as date_day, merchant_key, merchant_name, brand_name, is_brand_affiliated, category_name, city_name,
-    transaction_status, coalesce(currency_code, '(unknown)') as currency_code, transaction_count,
+    transaction_status, amount_bucket, coalesce(currency_code, '(unknown)') as currency_code,
+    transaction_count,
     case when is_approved then transaction_count else 0 end as approved_count,
     amount, approved_amount, loaded_at
 from (
     select
-        event_date, merchant_key, category_key, city_key, transaction_status_key, currency_code,
-        count(*) as transaction_count, sum(amount)::numeric(20, 4) as amount,
+        event_date, merchant_key, category_key, city_key, transaction_status_key, amount_bucket,
+        currency_code, count(*) as transaction_count, sum(amount)::numeric(20, 4) as amount,
         sum(approved_amount)::numeric(20, 4) as approved_amount, max(loaded_at) as loaded_at
     from hand.fct_transactions
-    group by 1, 2, 3, 4, 5, 6
+    group by 1, 2, 3, 4, 5, 6, 7
 ) as daily
 join hand.dim_merchant using (merchant_key)
 join marts.dim_brand using (brand_key)
@@ -301,5 +304,24 @@ from (
     join hand.dim_merchant using (merchant_key)
     group by 1, 2, 3, 4
 ) as summed;
+
+create table hand.latest_transactions as
+select
+    transaction_id, user_id, merchant_name, category_name, city_name, transaction_status, payment_method,
+    amount_bucket, amount as transaction_amount, is_approved, event_date as date_day, event_at, loaded_at,
+    coalesce(currency_code, '(unknown)') as currency_code
+from (
+    select * from hand.fct_transactions
+    order by event_date desc, event_at desc, transaction_id desc
+    limit 100000
+) as latest
+join hand.dim_merchant using (merchant_key)
+join hand.dim_category using (category_key)
+join hand.dim_city using (city_key)
+join hand.dim_transaction_status using (transaction_status_key)
+join hand.dim_payment_method using (payment_method_key);
+
+alter table hand.latest_transactions add primary key (transaction_id);
+create index on hand.latest_transactions (event_at);
 
 drop table hand.versions, hand.combinations;

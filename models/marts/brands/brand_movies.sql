@@ -53,6 +53,7 @@ final as (
         brand_movies.movie_key,
         movie_genres.genre_key,
         brands.brand_name,
+        brands.has_release_list,
         movies.title,
         cast(extract(year from movies.release_date) as integer)
             as release_year,

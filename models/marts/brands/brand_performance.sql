@@ -1,7 +1,9 @@
 -- Grain: one row per brand. Film figures are worldwide and of matched films,
 -- index figures domestic and of all releases: side by side, never subtracted.
 -- A film in several brands counts in each: sums over brands need the weighted
--- column. Card columns are of transactions in the reporting currency.
+-- column. A brand without a release list has figures of its top release only:
+-- release_coverage_note says so. Card columns are of transactions in the
+-- reporting currency.
 with brands as (
     select * from {{ ref('dim_brand') }}
     where not is_unknown
@@ -48,6 +50,40 @@ spend as (
     group by merchant_key
 ),
 
+-- where the index does not know the brand, its list has to do; a release that
+-- is found and in neither does not make more than all
+counted as (
+    select
+        brand_key,
+        has_release_list,
+        coalesce(index_release_count, listed_release_count) as release_count,
+        case
+            when
+                matched_release_count
+                > coalesce(index_release_count, listed_release_count)
+                then coalesce(index_release_count, listed_release_count)
+            else matched_release_count
+        end as found_count
+    from brands
+),
+
+coverage as (
+    select
+        brand_key,
+        cast(
+            {{ dbt_utils.safe_divide(
+                'cast(found_count as numeric(18, 6))', 'release_count'
+            ) }} as numeric(7, 6)
+        ) as release_coverage,
+        {{ dbt.concat([
+            'cast(found_count as ' ~ dbt.type_string() ~ ')',
+            "' of '",
+            'cast(release_count as ' ~ dbt.type_string() ~ ')',
+            "case when has_release_list then '' else ', no release list' end",
+        ]) }} as release_coverage_note
+    from counted
+),
+
 card_spend as (
     select
         merchants.brand_key,
@@ -67,6 +103,9 @@ final as (
         brands.index_release_count,
         brands.listed_release_count,
         brands.matched_release_count,
+        brands.has_release_list,
+        coverage.release_coverage,
+        coverage.release_coverage_note,
         cast(coalesce(film_figures.movie_count, 0) as bigint) as movie_count,
         cast(film_figures.mean_popularity as numeric(18, 6))
             as mean_popularity,
@@ -82,6 +121,7 @@ final as (
             as card_approved_amount,
         '{{ var("reporting_currency") }}' as card_currency_code
     from brands
+    inner join coverage on brands.brand_key = coverage.brand_key
     left join film_figures on brands.brand_key = film_figures.brand_key
     left join card_spend on brands.brand_key = card_spend.brand_key
 )

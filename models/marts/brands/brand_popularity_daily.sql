@@ -63,6 +63,7 @@ final as (
         summed.brand_key,
         {{ date_key('summed.date_day') }} as date_key,
         brands.brand_name,
+        brands.has_release_list,
         summed.date_day,
         summed.movie_count,
         summed.pulled_movie_count,

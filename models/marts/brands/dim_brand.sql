@@ -46,6 +46,8 @@ final as (
             as listed_release_count,
         coalesce(release_counts.matched_release_count, 0)
             as matched_release_count,
+        coalesce(release_counts.listed_release_count, 0) > 0
+            as has_release_list,
         brands.landed_at as index_landed_at,
         named.brand_name is null as is_unknown
     from named

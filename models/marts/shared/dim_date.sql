@@ -43,6 +43,7 @@ final as (
         cast(extract(week from date_day) as integer) as iso_week_number,
         cast(extract(day from date_day) as integer) as day_of_month,
         cast({{ iso_day_of_week('date_day') }} as integer) as iso_day_of_week,
+        {{ weekday_name('date_day') }} as weekday_name,
         cast({{ dbt.date_trunc('month', 'date_day') }} as date) as month_start,
         cast({{ dbt.date_trunc('week', 'date_day') }} as date) as week_start,
         coalesce({{ iso_day_of_week('date_day') }} in (6, 7), false)

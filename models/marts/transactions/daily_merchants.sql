@@ -1,6 +1,7 @@
--- Grain: one row per day, merchant, category, city, status and currency with at
--- least one transaction. Counts add up over everything, amounts within one
--- currency. Merchants of no film brand carry the unknown brand's name.
+-- Grain: one row per day, merchant, category, city, status, amount bucket and
+-- currency with at least one transaction. Counts add up over everything,
+-- amounts within one currency. Merchants of no film brand carry the unknown
+-- brand's name.
 {{
     config(
         materialized='incremental',
@@ -47,6 +48,7 @@ daily as (
         category_key,
         city_key,
         transaction_status_key,
+        amount_bucket,
         currency_code,
         count(*) as transaction_count,
         sum(amount) as amount,
@@ -59,6 +61,7 @@ daily as (
         category_key,
         city_key,
         transaction_status_key,
+        amount_bucket,
         currency_code
 ),
 
@@ -72,6 +75,7 @@ final as (
         categories.category_name,
         cities.city_name,
         statuses.transaction_status,
+        daily.amount_bucket,
         daily.transaction_count,
         cast(daily.amount as numeric(20, 4)) as amount,
         daily.loaded_at,

@@ -63,6 +63,9 @@ daily as (
 final as (
     select
         daily.event_date as date_day,
+        cast({{ iso_day_of_week('daily.event_date') }} as integer)
+            as iso_day_of_week,
+        {{ weekday_name('daily.event_date') }} as weekday_name,
         cities.city_name,
         categories.category_name,
         statuses.transaction_status,

@@ -1,12 +1,16 @@
--- Grain: one row per hour (UTC), city, category, status and currency with at
--- least one transaction. Counts add up over everything, amounts within one
--- currency.
+-- Grain: one row per hour (UTC), city, category, status, amount bucket and
+-- currency with at least one transaction. Counts add up over everything,
+-- amounts within one currency.
 {{
     config(
         materialized='incremental',
         incremental_strategy='append',
         on_schema_change='fail',
-        indexes=[{'columns': ['date_day']}, {'columns': ['loaded_at']}],
+        indexes=[
+            {'columns': ['date_day']},
+            {'columns': ['event_hour']},
+            {'columns': ['loaded_at']},
+        ],
         pre_hook='{{ delete_touched_days() }}'
     )
 }}
@@ -37,6 +41,7 @@ timed as (
         city_key,
         category_key,
         transaction_status_key,
+        amount_bucket,
         currency_code,
         amount,
         approved_amount,
@@ -51,6 +56,7 @@ hourly as (
         city_key,
         category_key,
         transaction_status_key,
+        amount_bucket,
         currency_code,
         count(*) as transaction_count,
         sum(amount) as amount,
@@ -62,6 +68,7 @@ hourly as (
         city_key,
         category_key,
         transaction_status_key,
+        amount_bucket,
         currency_code
 ),
 
@@ -70,6 +77,7 @@ final as (
         cities.city_name,
         categories.category_name,
         statuses.transaction_status,
+        hourly.amount_bucket,
         hourly.transaction_count,
         cast(hourly.event_hour as timestamp) as event_hour,
         cast(hourly.event_hour as date) as date_day,
