@@ -197,6 +197,8 @@ def copy(target: Target, table: str, rows: pd.DataFrame) -> None:
 def land_films(target: Target, films: pd.DataFrame) -> None:
     """Make the raw tables of films that matching reads, as dlt would, and fill them."""
     execute(target, "create schema raw_tmdb")
+    loads = "load_id text, status bigint, inserted_at timestamptz"
+    execute(target, f"create table raw_tmdb._dlt_loads ({loads})")
     nested = "_dlt_root_id text, _dlt_parent_id text, _dlt_list_idx bigint, _dlt_id text unique"
     for table, columns, keys in (
         ("movies", MOVIES_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),

@@ -1,4 +1,8 @@
-{# Hooks before an incremental step: take out what the step puts back, or nothing does. #}
+{#
+    Hooks before an incremental step: take out what the step puts back, or nothing
+    does. A ref gets no alias of its own here or elsewhere: with --empty it is a
+    subquery that has one.
+#}
 
 {# Rows of files that were replaced since; what else is known of these transactions comes back with the step. #}
 {% macro delete_rows_of_replaced_files(only="1 = 1") -%}
@@ -8,7 +12,9 @@
             {{ only }}
             and exists (
                 select 1
-                from {{ ref("int_transaction_files__replaced") }} as replaced
+                from (
+                    select * from {{ ref("int_transaction_files__replaced") }}
+                ) as replaced
                 where
                     replaced.file_checksum = {{ this }}.file_checksum
                     and replaced.loaded_at = {{ this }}.loaded_at
@@ -24,7 +30,9 @@
             rejection_stage = 'unread'
             and not exists (
                 select 1
-                from {{ ref("int_transactions__unread") }} as unread
+                from (
+                    select * from {{ ref("int_transactions__unread") }}
+                ) as unread
                 where
                     unread.dlt_load_id = {{ this }}.dlt_load_id
                     and unread.file_checksum = {{ this }}.file_checksum
@@ -58,5 +66,16 @@
     {%- if is_incremental() -%}
         delete from {{ this }}
         where date_day in {{ touched_days() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{#
+    Everything, as the step puts all of it back: a table that is made anew in
+    place, so that views which read it stay, and readers see the one or the other.
+    With --empty the step would put nothing back, so nothing goes.
+#}
+{% macro delete_all_before_step() -%}
+    {%- if is_incremental() and not flags.EMPTY -%}
+        delete from {{ this }}
     {%- endif -%}
 {%- endmacro %}

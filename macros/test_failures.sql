@@ -9,6 +9,7 @@
         {{ get_limit_subquery_sql(sql, config.get("limit")) }}
     {%- endset -%}
 
+    {%- do run_query(end_with_the_client()) -%}
     {#- a sum over no row is no failure -#}
     {% call statement("main", fetch_result=true) -%}
         {{ get_test_sql(

@@ -44,9 +44,10 @@
 {# Whether a load that is new may have read lines which an earlier one had put aside. #}
 {% macro lines_were_read_again() -%}
     {%- set found = run_query(
-        "select count(*) from " ~ ref("stg_transactions__files")
-        ~ " as files inner join " ~ ref("stg_transactions__loads")
-        ~ " as loads on files.dlt_load_id = loads.dlt_load_id"
+        "with files as (select * from " ~ ref("stg_transactions__files")
+        ~ "), loads as (select * from " ~ ref("stg_transactions__loads")
+        ~ ") select count(*) from files"
+        ~ " inner join loads on files.dlt_load_id = loads.dlt_load_id"
         ~ " where loads.is_finished and " ~ is_new("loads.loaded_at")
         ~ " and (files.replayed_load_id is not null or files.is_replacement"
         ~ " or files.first_line_number > 1)"

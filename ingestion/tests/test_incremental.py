@@ -188,7 +188,12 @@ class Models:
         self.tables = {node.unique_id: f"{node.schema}.{node.name}" for node in found}
 
         above = {one: _reach(one, manifest.parent_map) for one in self.tables}
-        self.others = [n for n, up in above.items() if not any(x.startswith(SOURCE) for x in up)]
+        grows = {  # the others are filled anew by each step
+            node.unique_id
+            for node in found
+            if not any("delete_all_before_step" in hook.sql for hook in node.config.pre_hook)
+        }
+        self.others = [n for n in grows if not any(x.startswith(SOURCE) for x in above[n])]
         below = set().union(*(
             _reach(one, manifest.child_map) for one in manifest.sources if one.startswith(SOURCE)
         ))  # fmt: skip

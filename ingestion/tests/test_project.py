@@ -169,7 +169,8 @@ def test_every_dimension_has_one_unknown_member(marts: list[dict], built):
 def test_a_film_that_changes_gets_a_version_that_follows_the_one_before(built):
     film = "id = (select min(id) from raw_tmdb.movies)"
     title, movie_id = built.rows(f"select title, id from raw_tmdb.movies where {film}")[0]
-    selected = ("build", "--select", "snp_tmdb__movies", "dim_movie_history", "dim_movie")
+    versions = ("snp_tmdb__movies", "dim_movie_history", "dim_movie")
+    selected = ("build", "--select", "stg_tmdb__movies", *versions)
     try:
         built.execute(
             "update raw_tmdb.movies set title = 'Another title',"

@@ -444,6 +444,27 @@ def test_a_run_says_that_a_load_is_under_way(site: Site) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_build_beside_a_stream_of_loads(site: Site, tmp_path: Path) -> None:
+    """Its tests pass, however much lands meanwhile, and so do those of the next one."""
+    inbox = Inbox(tmp_path / "in", seed=3, lines=4 * LINES)
+    build = site.start("dbt", "build", "--exclude-resource-type", "unit_test")
+    assert stream(site, build, inbox, random.Random(SHORT_SEED)) > 1
+    done(build)
+    site.dbt("build", "--select", "source:transactions+", "source:brands+")
+
+
+def stream(site: Site, build: subprocess.Popen, inbox: Inbox, dice: random.Random) -> int:
+    """Land transactions and brands as long as a build is at work; returns how often."""
+    rounds = 0
+    while build.poll() is None:
+        rounds += 1
+        dice.choice([inbox.grow, inbox.correct, lambda: inbox.grow(new=True)])()
+        write_index(inbox.folder, 100 + rounds)
+        for source in ("transactions", "brands"):
+            site.command(*commands(inbox.folder)[source])
+    return rounds
+
+
 # Long
 
 
@@ -530,6 +551,11 @@ def test_random_kills(victim: Victim, calm: Site) -> None:
         assert_sound(victim)
         assert raw(victim, name) == raw(calm, name)
 
+    build = victim.start("dbt", "build")
+    stream(victim, build, inbox, dice)
+    done(build)
+    for source in ("transactions", "brands"):  # they come in another order, to the same end
+        calm.command(*work[source])
     calm.dbt("build", "--full-refresh")
     victim.dbt("build")
     assert marts(victim) == marts(calm)

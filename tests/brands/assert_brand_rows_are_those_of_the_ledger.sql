@@ -1,7 +1,18 @@
 -- Every row of a brand file is there, landed or rejected, and no other: as many
 -- as the ledger of files counts.
-with files as (
+with loads as (
+    select * from {{ ref('stg_brands__loads') }}
+    where is_finished
+),
+
+all_files as (
     select * from {{ ref('stg_brands__files') }}
+),
+
+files as (
+    select all_files.*
+    from all_files
+    inner join loads on all_files.dlt_load_id = loads.dlt_load_id
 ),
 
 found as (

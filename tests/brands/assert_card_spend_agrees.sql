@@ -1,16 +1,28 @@
 -- Card spend at merchants of a brand is the same in the fact, by day and by
 -- brand: what a mart holds less what the fact holds is 0. By brand there is the
 -- reporting currency only.
-with fact as (
+with facts as (
+    select * from {{ ref('fct_transactions') }}
+),
+
+merchants as (
+    select * from {{ ref('dim_merchant') }}
+),
+
+brands as (
+    select * from {{ ref('dim_brand') }}
+),
+
+fact as (
     select
         brands.brand_name,
         {{ name_or_unknown('facts.currency_code') }} as currency_code,
         count(*) as transaction_count,
         sum(facts.approved_amount) as approved_amount
-    from {{ ref('fct_transactions') }} as facts
-    inner join {{ ref('dim_merchant') }} as merchants
+    from facts
+    inner join merchants
         on facts.merchant_key = merchants.merchant_key
-    inner join {{ ref('dim_brand') }} as brands
+    inner join brands
         on merchants.brand_key = brands.brand_key
     where merchants.is_brand_affiliated
     group by brands.brand_name, {{ name_or_unknown('facts.currency_code') }}

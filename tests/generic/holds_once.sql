@@ -1,12 +1,12 @@
 {#
     Exactly one row is true, such as the one unknown member of a dimension, that
-    facts without the attribute point to.
+    facts without the attribute point to. With --empty dbt reads no row.
 #}
 {% test holds_once(model, column_name) %}
 
     select count(*) as true_count
     from {{ model }}
     where {{ column_name }}
-    having count(*) != 1
+    having count(*) {{ ">" if flags.EMPTY else "!=" }} 1
 
 {% endtest %}

@@ -1,7 +1,18 @@
 -- Every line that a file's ledger counts is there, landed or rejected, and no
 -- other: models that grow by new loads would not notice what raw tables lose.
-with files as (
+with loads as (
+    select * from {{ ref('stg_transactions__loads') }}
+    where is_finished
+),
+
+all_files as (
     select * from {{ ref('stg_transactions__files') }}
+),
+
+files as (
+    select all_files.*
+    from all_files
+    inner join loads on all_files.dlt_load_id = loads.dlt_load_id
 ),
 
 landed as (

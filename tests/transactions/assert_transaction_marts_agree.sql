@@ -10,6 +10,10 @@ with transactions as (
     select * from {{ ref('fct_transactions') }}
 ),
 
+statuses as (
+    select * from {{ ref('dim_transaction_status') }}
+),
+
 fact as (
     select
         {{ name_or_unknown('transactions.currency_code') }} as currency_code,
@@ -18,7 +22,7 @@ fact as (
         sum(transactions.amount) as amount,
         sum(transactions.approved_amount) as approved_amount
     from transactions
-    left join {{ ref('dim_transaction_status') }} as statuses
+    left join statuses
         on
             transactions.transaction_status_key
             = statuses.transaction_status_key

@@ -43,7 +43,6 @@ final as (
         releases.rerelease_year,
         releases.gross_usd,
         joined.movie_id,
-        movies.dlt_id as movie_dlt_id,
         joined.match_rule,
         cast(joined.title_cost as numeric(6, 2)) as title_cost,
         movies.title,

@@ -17,7 +17,7 @@ movie_companies as (
         listed_companies.company_id
     from candidates
     inner join listed_companies
-        on candidates.movie_dlt_id = listed_companies.movie_dlt_id
+        on candidates.movie_id = listed_companies.movie_id
     where listed_companies.company_id is not null
     group by candidates.movie_id, listed_companies.company_id
 ),

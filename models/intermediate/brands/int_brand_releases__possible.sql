@@ -57,7 +57,6 @@ final as (
         rerelease_year,
         gross_usd,
         movie_id,
-        movie_dlt_id,
         match_rule,
         title_cost,
         title,

@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with movies as (
     select * from {{ ref('stg_tmdb__movies') }}
 ),
@@ -62,7 +64,7 @@ broken as (
         ) as reason_code,
         {{ entries }}.{{ name }} as raw_text
     from {{ entries }}
-    inner join movies on {{ entries }}.movie_dlt_id = movies.dlt_id
+    inner join movies on {{ entries }}.movie_id = movies.movie_id
     where
         {{ entries }}.{{ number }} is null
         or {{ broken_rule(entries ~ "." ~ name, 'name') }} is not null

@@ -10,6 +10,14 @@ loads as (
     where is_finished
 ),
 
+landed_files as (
+    select * from {{ ref('stg_transactions__files') }}
+),
+
+landed_lines as (
+    select * from {{ ref('stg_transactions__transactions') }}
+),
+
 files as (
     select
         files.dlt_load_id,
@@ -18,7 +26,7 @@ files as (
         files.first_line_number,
         files.replayed_load_id,
         loads.loaded_at
-    from {{ ref('stg_transactions__files') }} as files
+    from landed_files as files
     inner join loads on files.dlt_load_id = loads.dlt_load_id
 ),
 
@@ -41,7 +49,7 @@ replayed_lines as (
         landed.file_checksum,
         landed.file_line,
         max(landed.dlt_load_id) as dlt_load_id
-    from {{ ref('stg_transactions__transactions') }} as landed
+    from landed_lines as landed
     inner join files
         on
             landed.dlt_load_id = files.dlt_load_id

@@ -25,9 +25,9 @@ with transactions as (
         {{ is_new() }}
         {% if files_were_replaced() -%}
         or transaction_id in (
-            select reopened.transaction_id
-            from {{ ref('int_transactions__reopened') }} as reopened
-            where {{ is_new('reopened.replaced_at') }}
+            select transaction_id
+            from {{ ref('int_transactions__reopened') }}
+            where {{ is_new('replaced_at') }}
         )
         {% endif %}
     {% endif %}

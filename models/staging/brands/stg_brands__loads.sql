@@ -1,3 +1,14 @@
+-- What all models of a build take as landed: a load that finishes while they
+-- are built is not listed, and waits for the next build.
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook='{{ delete_all_before_step() }}'
+    )
+}}
+
 with source as (
     select * from {{ source('brands', '_dlt_loads') }}
 ),

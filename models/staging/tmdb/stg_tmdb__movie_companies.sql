@@ -1,20 +1,27 @@
+-- The film's number is looked up here, where both are of one moment: a film
+-- that is pulled again gets another dlt id, and its list with it.
 with source as (
     select * from {{ source('tmdb', 'movies__production_companies') }}
+),
+
+movies as (
+    select * from {{ source('tmdb', 'movies') }}
 ),
 
 renamed as (
     select
         -- ids
-        _dlt_parent_id as movie_dlt_id,
-        id as company_id,
+        movies.id as movie_id,
+        source.id as company_id,
 
         -- text
-        {{ trim_text('name') }} as company_name,
-        {{ trim_text('origin_country') }} as origin_country,
+        {{ trim_text('source.name') }} as company_name,
+        {{ trim_text('source.origin_country') }} as origin_country,
 
         -- numerics
-        _dlt_list_idx + 1 as list_position
+        source._dlt_list_idx + 1 as list_position
     from source
+    inner join movies on source._dlt_parent_id = movies._dlt_id
 )
 
 select * from renamed

@@ -1,19 +1,26 @@
+-- The film's number is looked up here, where both are of one moment: a film
+-- that is pulled again gets another dlt id, and its list with it.
 with source as (
     select * from {{ source('tmdb', 'movies__genres') }}
+),
+
+movies as (
+    select * from {{ source('tmdb', 'movies') }}
 ),
 
 renamed as (
     select
         -- ids
-        _dlt_parent_id as movie_dlt_id,
-        id as genre_id,
+        movies.id as movie_id,
+        source.id as genre_id,
 
         -- text
-        {{ trim_text('name') }} as genre_name,
+        {{ trim_text('source.name') }} as genre_name,
 
         -- numerics
-        _dlt_list_idx + 1 as list_position
+        source._dlt_list_idx + 1 as list_position
     from source
+    inner join movies on source._dlt_parent_id = movies._dlt_id
 )
 
 select * from renamed

@@ -1,5 +1,12 @@
-with source as (
+-- Of the loads that this build knows of.
+with loads as (
+    select * from {{ ref('stg_tmdb__loads') }}
+    where is_finished
+),
+
+source as (
     select * from {{ source('tmdb', 'rejects') }}
+    where _dlt_load_id in (select dlt_load_id from loads)
 ),
 
 renamed as (
