@@ -324,9 +324,10 @@ def dbt(
         )
     results = getattr(outcome.result, "results", None)
     if outcome.exception:
+        lease = getattr(outcome.exception, "msg", "").splitlines()
+        if lease and lease[0].startswith("Another dbt "):  # macros/build_lease.sql says it all
+            raise UserError("\n".join(lease[:2]))
         why = told(outcome.exception)
-        if why.startswith("Another dbt "):  # macros/build_lease.sql says all there is to say
-            raise UserError("\n".join(why.splitlines()[:2]))
         raise UserError(f"dbt {command} stopped: {why}\nSee {_relative(log_path())}")
     if not outcome.success:
         failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]

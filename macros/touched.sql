@@ -11,7 +11,7 @@
     `only` says which rows count.
 #}
 {% macro loaded_until(only="1 = 1") -%}
-    {%- set newest = run_query(
+    {%- set newest = ask(
         "select cast(max(loaded_at) as " ~ dbt.type_string() ~ ") from " ~ this
         ~ " where " ~ only
     ) -%}
@@ -25,7 +25,7 @@
 
 {# Ids of loads that finished after the model's newest one, as a list in SQL. #}
 {% macro new_load_ids(only="1 = 1") -%}
-    {%- set found = run_query(
+    {%- set found = ask(
         "select dlt_load_id from " ~ ref("stg_transactions__loads")
         ~ " where is_finished and " ~ is_new("loaded_at", only)
     ) -%}
@@ -34,7 +34,7 @@
 
 {# Whether a file was replaced since, so that rows which are no longer landed stand in the model. #}
 {% macro files_were_replaced() -%}
-    {%- set found = run_query(
+    {%- set found = ask(
         "select count(*) from " ~ ref("int_transaction_files__replaced")
         ~ " where " ~ is_new("replaced_at")
     ) -%}
@@ -43,7 +43,7 @@
 
 {# Whether a load that is new may have read lines which an earlier one had put aside. #}
 {% macro lines_were_read_again() -%}
-    {%- set found = run_query(
+    {%- set found = ask(
         "with files as (select * from " ~ ref("stg_transactions__files")
         ~ "), loads as (select * from " ~ ref("stg_transactions__loads")
         ~ ") select count(*) from files"
@@ -70,7 +70,7 @@
 
 {# Days that transactions entered or left since, as a list of dates in SQL. #}
 {% macro touched_days() -%}
-    {%- set found = run_query(
+    {%- set found = ask(
         "select cast(event_day as " ~ dbt.type_string() ~ ") from "
         ~ ref("int_transaction_days__touched") ~ " where " ~ is_new()
     ) -%}
@@ -84,4 +84,10 @@
         {%- do written.append(form.replace("{}", value | string)) -%}
     {%- endfor -%}
     {{- return("(" ~ (written | join(", ") or "null") ~ ")") -}}
+{%- endmacro %}
+
+{# What a query finds. It may wait for a lock: not for longer than dbt is there. #}
+{% macro ask(sql) -%}
+    {%- do run_query(end_with_the_client()) -%}
+    {{- return(run_query(sql)) -}}
 {%- endmacro %}
