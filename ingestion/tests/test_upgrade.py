@@ -171,7 +171,7 @@ def test_a_warehouse_without_fingerprints_is_rebuilt(edited: Edited) -> None:
         create view marts.dim_date as select 1 as one;
         drop view intermediate.int_transactions__bucketed cascade;
         create table intermediate.int_transactions__bucketed as select 1 as one;
-        alter table snapshots.snp_tmdb__movies drop column status cascade;
+        alter table snapshots.snp_tmdb__movies drop column imdb_id cascade;
     """)
     snapshots = "select count(*), min(dbt_valid_from) from snapshots.snp_tmdb__movies"
     before = edited.rows(snapshots)
