@@ -124,7 +124,7 @@ def _lock(connection: Any, source: str, target: Target) -> None:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{target.user} may not land {source} in this warehouse: {reason}\n"
-            "Log in as the loader; where its schemas are not there, make them: marquee db roles"
+            f"{advice.on_privilege(error)} Or log in as the loader, which marquee db roles makes."
         ) from error
 
 
