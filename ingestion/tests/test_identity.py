@@ -48,7 +48,7 @@ def original(place: Path) -> Checkout:
 
 
 def psql(checkout: Checkout, statement: str) -> str:
-    return checkout.marquee("db", "psql", "-Atqc", statement).strip()
+    return checkout.marquee("db", "psql", "--role", "admin", "-Atqc", statement).strip()
 
 
 def settings(checkout: Checkout) -> dict:
