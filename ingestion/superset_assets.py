@@ -686,6 +686,10 @@ def _dashboard_problems(assets: Assets, manifest: Mapping[str, Any]) -> Iterator
                     sort = each.get("sortMetric")
                     if sort and sort not in metrics:
                         yield f"{path}: filter {each['name']} sorts by {sort}, which is gone"
+            for gone in set(each.get("cascadeParentIds", [])) - {
+                f["id"] for f in _filters(dashboard)
+            }:
+                yield f"{path}: filter {each['name']} depends on {gone}, which is gone"
             yield from _reach(path, each, dashboard, assets, models)
 
 

@@ -359,12 +359,19 @@ def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
             " (select movie_key from marts.bridge_brand_movie)",
             "Mean popularity": "select avg(popularity) from marts.dim_movie where movie_key in"
             " (select movie_key from marts.bridge_brand_movie)",
+            "With a release list": "select count(distinct brand_name)"
+            " from raw_brands.brand_releases",
+            "Share found": "select sum(least(matched_release_count, index_release_count))"
+            " / sum(index_release_count) from marts.dim_brand where index_release_count > 0",
             "Releases found": "select count(*) from marts.brand_match_audit"
             " where match_status = 'matched'",
         },
         "transactions": {
             "Total amount": "select sum(amount) from marts.fct_transactions",
             "Transactions": "select count(*) from marts.fct_transactions",
+            "Approved transactions": "select count(*) from marts.fct_transactions"
+            " inner join marts.dim_transaction_status using (transaction_status_key)"
+            " where is_approved",
             "Mean amount": "select avg(amount) from marts.fct_transactions",
             "Approval rate": "select avg(case when approved_amount > 0 then 1.0 else 0 end)"
             " from marts.fct_transactions",
@@ -462,20 +469,109 @@ def test_a_filter_and_a_download(browser, place: Place, tmp_path):
     assert shown == pytest.approx(stands, abs=tolerance * 1.001)
 
     # the download holds what is filtered
-    page.locator("[data-test-chart-name='Amount by category']").get_by_label("More Options").click()
-    page.get_by_role("menuitem", name="Download").hover()
-    with page.expect_download() as download:
-        page.get_by_text(re.compile(r"Export to \.?CSV", re.IGNORECASE)).first.click()
-    path = tmp_path / "chart.csv"
-    download.value.save_as(path)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    print(f"\n{download.value.suggested_filename}: {rows[0]} and {len(rows) - 1} more")
+    rows = _csv_of(page, "Amount by category", tmp_path / "chart.csv")
+    print(f"\n{rows[0]} and {len(rows) - 1} more")
     stands = place.sql(
         "select sum(amount) from marts.fct_transactions inner join marts.dim_city using (city_key)"
         " where city_name = 'Lyon'"
     )
     assert sum(float(row["Amount"]) for row in rows) == pytest.approx(float(stands))
     page.close()
+
+
+def _csv_of(page, chart: str, path: Path) -> list[dict[str, str]]:
+    """The rows that a chart's own menu downloads."""
+    page.locator(f"[data-test-chart-name='{chart}']").get_by_label("More Options").click()
+    page.get_by_role("menuitem", name="Download").hover()
+    with page.expect_download() as download:
+        page.get_by_text(re.compile(r"Export to \.?CSV", re.IGNORECASE)).first.click()
+    download.value.save_as(path)
+    return list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+
+
+def test_the_slider_filters_the_latest_transactions_and_nothing_else(
+    browser, place: Place, tmp_path
+):
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": 5000})
+    page.goto(f"{place.address}/superset/dashboard/transactions/")
+    _settle(page, "transactions")
+    before = _shown(page, "Transactions")
+    low, high = (page.locator(f"[data-test='range-filter-{end}-input']") for end in ("from", "to"))
+    low.fill("740")
+    high.fill("745")
+    high.press("Tab")
+    seen = Seen()
+    page.on("response", seen.note)
+    page.locator("[data-test='filter-bar__apply-button']").click()
+    page.wait_for_timeout(1000)
+    _settle(page, "transactions")
+    latest = place.sql("select id from slices where slice_name = 'Latest transactions'", "superset")
+    assert list(seen.answers) == [latest]
+    assert _shown(page, "Transactions") == before
+    stands = place.sql(
+        "select array_agg(transaction_id order by transaction_id) from marts.fct_transactions"
+        " where amount between 740 and 745"
+    )
+    assert 0 < len(stands) < 1000
+    rows = _csv_of(page, "Latest transactions", tmp_path / "latest.csv")
+    assert sorted(row["Transaction"] for row in rows) == stands
+    page.close()
+
+
+def test_the_amount_range_reaches_merchants_and_hours(browser, place: Place):
+    page = browser.new_page()
+    page.set_viewport_size({"width": WIDTH, "height": 5000})
+    page.goto(f"{place.address}/superset/dashboard/transactions/")
+    _settle(page, "transactions")
+    page.locator("[data-test='NATIVE_FILTER-transactions-amount-bucket']").first.click()
+    page.keyboard.type(">=500")
+    page.locator(".ant-select-item-option", has_text=">=500").first.click()
+    seen = Seen()
+    page.on("response", seen.note)
+    page.locator("[data-test='filter-bar__apply-button']").click()
+    page.wait_for_timeout(1000)
+    _settle(page, "transactions")
+    assert len(seen.answers) == len(charts_of("transactions"))
+    fact = "from marts.fct_transactions where amount >= 500"
+    count, amount = (place.sql(f"select {what} {fact}") for what in ("count(*)", "sum(amount)"))
+    for chart, column, stands in (
+        ("Top merchants by amount", "amount", amount),
+        ("Transactions by hour of the day, UTC", "transaction_count", count),
+        ("Amount by hour of the day, UTC", "amount", amount),
+        ("Weekdays", "amount", amount),
+    ):
+        number = place.sql(f"select id from slices where slice_name = '{chart}'", "superset")
+        rows = seen.answers[number][0]["data"]
+        assert sum(float(row[column]) for row in rows) == pytest.approx(float(stands)), chart
+    number = place.sql("select id from slices where slice_name = 'Weekdays'", "superset")
+    assert [row["weekday_name"] for row in seen.answers[number][0]["data"]] == [
+        "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+    ]  # fmt: skip
+    page.close()
+
+
+def test_a_download_holds_no_formula(browser, place: Place):
+    """A text of the data that a spreadsheet would run is quoted, however many rows there are."""
+    number = place.sql("select id from slices where slice_name = 'Latest transactions'", "superset")
+    latest = "select max(transaction_id) from marts.latest_transactions"
+    latest = place.sql(
+        f"{latest} where event_at = (select max(event_at) from marts.latest_transactions)"
+    )
+    change = "update marts.latest_transactions set city_name = '{}' where transaction_id = '{}'"
+    town = place.sql(
+        f"select city_name from marts.latest_transactions where transaction_id = '{latest}'"
+    )
+    place.execute(change.format("=cmd|calc!A0", latest), place.target.dbname)
+    try:
+        page = browser.new_page()
+        route = f"{place.address}/api/v1/chart/{number}/data/?format=csv&force=true"
+        rows = list(csv.DictReader(io.StringIO(page.request.get(route).text().lstrip("\ufeff"))))
+        page.close()
+    finally:
+        place.execute(change.format(town, latest), place.target.dbname)
+    (row,) = (row for row in rows if row["Transaction"] == latest)
+    assert row["City"].startswith("'=cmd")
 
 
 def test_descriptions_of_dbt_are_in_the_datasets(place: Place):
@@ -502,7 +598,7 @@ def test_export_gives_the_files_back_and_edits_besides(place: Place, tmp_path):
     assert read(tmp_path)["charts/transactions_city.yaml"]["slice_name"] == "Cities"
 
 
-def test_another_import_makes_nothing_twice(place: Place):
+def test_another_import_makes_nothing_twice(browser, place: Place):
     counts = "select count(*) from {}"
     tables = ("dashboards", "slices", "tables", "dbs", "ab_user")
     before = [place.sql(counts.format(table), "superset") for table in tables]
@@ -513,6 +609,13 @@ def test_another_import_makes_nothing_twice(place: Place):
     assert "password" not in said
     assert [place.sql(counts.format(table), "superset") for table in tables] == before
     assert place.sql("select count(*) from slices where slice_name = 'Cities'", "superset") == 0
+    numbers = place.sql("select array_agg(id) from slices", "superset")
+    page = browser.new_page()
+    for number in numbers:
+        answer = page.request.get(f"{place.address}/api/v1/chart/{number}/data/?format=csv")
+        assert answer.status == 200, number
+        assert answer.text().count("\n") > 1
+    page.close()
 
 
 def test_a_forgotten_password_is_replaced(place: Place):

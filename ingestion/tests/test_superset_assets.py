@@ -21,6 +21,7 @@ from ingestion.tests.built import Built
 from ingestion.warehouse import PROJECT_DIR
 
 ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
+SLIDER = "Amount of a transaction"
 URI = "postgresql+psycopg2://reader:s3cret@127.0.0.1:5432/warehouse"
 
 
@@ -86,6 +87,30 @@ def _filter_leaves_a_chart_out(what):
     filters[0]["scope"]["excluded"].append(city)
 
 
+def _filter_named(what, dashboard: str, name: str) -> dict:
+    metadata = what.assets[f"dashboards/{dashboard}.yaml"]["metadata"]
+    return next(f for f in metadata["native_filter_configuration"] if f["name"] == name)
+
+
+def _amount_range_leaves_merchants_out(what):
+    merchants = what.assets["charts/transactions_merchants.yaml"]["uuid"]
+    _filter_named(what, "transactions", "Amount range")["scope"]["excluded"].append(merchants)
+
+
+def _slider_reaches_sums(what):
+    daily = what.assets["charts/transactions_daily.yaml"]["uuid"]
+    _filter_named(what, "transactions", SLIDER)["scope"]["excluded"].remove(daily)
+
+
+def _slider_leaves_the_latest_out(what):
+    latest = what.assets["charts/transactions_latest.yaml"]["uuid"]
+    _filter_named(what, "transactions", SLIDER)["scope"]["excluded"].append(latest)
+
+
+def _filter_hangs_on_what_is_gone(what):
+    _filter_named(what, "transactions", SLIDER)["cascadeParentIds"] = ["NATIVE_FILTER-gone"]
+
+
 def _filter_is_on_for_all(what):
     filters = what.assets["dashboards/film_brands.yaml"]["metadata"]["native_filter_configuration"]
     filters[1]["scope"]["excluded"] = []
@@ -135,6 +160,14 @@ def _link_leads_elsewhere(what):
         (_dataset_goes, "transactions_hourly.yaml: its dataset is not there"),
         (_sql_in_a_chart, "'sum(amount)' is SQL"),
         (_filter_leaves_a_chart_out, "filter Currency is off for Transactions by city"),
+        (_amount_range_leaves_merchants_out, "filter Amount range is off for Top merchants by"),
+        (_slider_reaches_sums, f"filter {SLIDER} is on for Amount by day"),
+        (_slider_leaves_the_latest_out, f"filter {SLIDER} is off for Latest transactions"),
+        (_filter_hangs_on_what_is_gone, f"filter {SLIDER} depends on NATIVE_FILTER-gone"),
+        (_rename("latest_transactions", "transaction_amount"), "names transaction_amount"),
+        (_rename("latest_transactions", "event_at"), "main_dttm_col names event_at"),
+        (_rename("hourly_transactions", "amount_bucket"), "column amount_bucket names"),
+        (_rename("brand_performance", "release_coverage_note"), "column release_coverage_note"),
         (_filter_is_on_for_all, "filter Genre is on for Total by brand"),
         (_filter_sorts_by_what_is_gone, "filter Currency sorts by gone"),
         (_exposure_goes, "no exposure with the label Film brands"),
@@ -157,7 +190,7 @@ def test_datasets_carry_the_descriptions_of_dbt(manifest):
     files = bundle(read(), manifest, "marts", URI)
     models = mart_models(manifest)
     datasets = [yaml.safe_load(t) for path, t in files.items() if path.startswith("datasets/")]
-    assert len(datasets) == 7
+    assert len(datasets) == 8
     for dataset in datasets:
         columns = {column["column_name"]: column for column in dataset["columns"]}
         for name, column in models[dataset["table_name"]]["columns"].items():
@@ -250,6 +283,42 @@ def test_amounts_of_different_currencies_are_never_added_up():
     assert settings["defaultToFirstItem"]  # and one is, the most frequent, before charts are drawn
     assert currency["requiredFirst"]
     assert currency["sortMetric"] == "transaction_count"
+
+
+def test_the_amount_range_reaches_every_chart_of_transactions():
+    """And the slider single transactions only: a sum is not an amount to compare with."""
+    assets = read()
+    filters = assets["dashboards/transactions.yaml"]["metadata"]["native_filter_configuration"]
+    assert next(f for f in filters if f["name"] == "Amount range")["scope"]["excluded"] == []
+    slider = next(f for f in filters if f["name"] == SLIDER)
+    assert slider["filterType"] == "filter_range"
+    on = set(of_kind(assets, "charts")) - set(slider["scope"]["excluded"])
+    assert {
+        chart["slice_name"]
+        for path, chart in assets.items()
+        if path.startswith("charts/transactions_") and chart["uuid"] in on
+    } == {"Latest transactions"}
+
+
+def test_brands_are_compared_by_films_where_their_films_are_known():
+    """A brand without a release list has one film; a bar of that one would mislead."""
+    assets = read()
+    tables = {uuid: d["table_name"] for uuid, d in of_kind(assets, "datasets").items()}
+    compared = {
+        chart["slice_name"]: chart["params"].get("adhoc_filters", [])
+        for path, chart in assets.items()
+        if path.startswith("charts/films_")
+        and tables[chart["dataset_uuid"]] in ("brand_movies", "brand_popularity_daily")
+        and chart["viz_type"] != "big_number_total"
+    }
+    assert len(compared) == 5
+    for name, filters in compared.items():
+        assert ("has_release_list", True) in {(f["subject"], f["comparator"]) for f in filters}, (
+            name
+        )
+    side_by_side = assets["charts/films_brand_table.yaml"]["params"]
+    assert "release_coverage_note" in side_by_side["groupby"]
+    assert "coverage" in side_by_side["metrics"]
 
 
 def test_films_are_shown_with_the_attribution_that_tmdb_asks_for():
