@@ -86,29 +86,26 @@
     it: one that may only read and test does without a lease.
 #}
 {% macro can_hold_build_lease() -%}
-    {%- set lease = build_lease() -%}
-    {%- do run_and_commit("
-        do $lease$
-        begin
-            if to_regclass(" ~ sql_text(lease) ~ ") is null then
-                create schema if not exists "
-                ~ adapter.quote(generate_schema_name("staging", none)) ~ ";
-                create table " ~ lease ~ " (
-                    is_held boolean primary key default true check (is_held),
-                    invocation_id text not null,
-                    command text not null,
-                    started_at timestamptz not null default now(),
-                    held_by text not null default session_user,
-                    application text not null default current_setting('application_name')
-                );
-            end if;
-        exception
-            -- no right to, or another run has just made it
-            when insufficient_privilege or read_only_sql_transaction
-                or unique_violation or duplicate_table or duplicate_schema then null;
-        end
-        $lease$
-    ") -%}
+    {%- set lease, schema = build_lease(), generate_schema_name("staging", none) -%}
+    {%- set found = run_query(
+        "select to_regclass(" ~ sql_text(lease) ~ ") is null and coalesce("
+        ~ "(select has_schema_privilege(oid, 'create') from pg_namespace"
+        ~ " where nspname = " ~ sql_text(schema) ~ "),"
+        ~ " has_database_privilege(current_database(), 'create'))"
+        ~ " and current_setting('transaction_read_only') = 'off'"
+    ) -%}
+    {%- if found.columns[0].values()[0] -%}
+        {%- do run_and_commit(
+            "create schema if not exists " ~ adapter.quote(schema) ~ ";"
+            ~ " create table if not exists " ~ lease ~ " ("
+            ~ "is_held boolean primary key default true check (is_held),"
+            ~ " invocation_id text not null,"
+            ~ " command text not null,"
+            ~ " started_at timestamptz not null default now(),"
+            ~ " held_by text not null default session_user,"
+            ~ " application text not null default current_setting('application_name'))"
+        ) -%}
+    {%- endif -%}
     {%- set found = run_query(
         "select coalesce(current_setting('transaction_read_only') = 'off'"
         ~ " and has_table_privilege(lease, 'select')"
@@ -178,13 +175,13 @@
 
 {% macro default__end_with_the_client() -%}{%- endmacro %}
 
+{#- not every system can tell, and PostgreSQL refuses the setting there -#}
 {% macro postgres__end_with_the_client() -%}
-    do $client$
-    begin
-        perform set_config('client_connection_check_interval', '1s', false);
-    exception
-        -- some systems cannot tell
-        when others then null;
-    end
-    $client$
+    select set_config('client_connection_check_interval', '1s', false)
+    where
+        version() like '%linux%'
+        or (
+            version() like '%darwin%'
+            and cast(current_setting('server_version_num') as integer) >= 150000
+        )
 {%- endmacro %}
