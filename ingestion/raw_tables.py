@@ -20,7 +20,7 @@ TYPES = {
     "date": "date",
     "decimal": "numeric",
     "double": "double precision",
-    "json": "jsonb",
+    "json": "json",
     "text": "varchar",
     "timestamp": "timestamp with time zone",
 }
