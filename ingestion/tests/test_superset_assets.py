@@ -205,10 +205,13 @@ def test_marts_of_another_target_have_their_own_schema(manifest):
     assert schemas == {"analytics_marts"}
 
 
-def test_what_comes_out_is_what_went_in(manifest):
+def test_what_comes_out_is_what_went_in(manifest, tmp_path):
     assets = read()
     schema = "analytics_marts"
-    assert cleaned(bundle(assets, manifest, schema, URI), assets, manifest, schema) == assets
+    back = cleaned(bundle(assets, manifest, schema, URI), assets, manifest, schema)
+    assert back == assets
+    write(assets, tmp_path)
+    assert write(back, tmp_path) == []  # nor is anything in another order
 
 
 def _contexts(files: dict[str, str]) -> dict[str, dict[str, Any]]:
