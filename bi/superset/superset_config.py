@@ -29,6 +29,6 @@ TALISMAN_CONFIG = {
     "force_https": False,  # it is served on this machine alone
     "session_cookie_secure": False,
 }
-# A text that a spreadsheet would take for a formula gets a quote in front, which Superset does in all
-# downloads but those that it streams. None is long enough to be streamed.
+# A text that a spreadsheet would take for a formula gets a quote in front, which Superset does in
+# all downloads but those that it streams. None is long enough to be streamed.
 CSV_STREAMING_ROW_THRESHOLD = 1_000_000_000
