@@ -87,7 +87,7 @@ LIST = """
         _dlt_parent_id = (select new from renamed where old = _dlt_parent_id),
         _dlt_root_id = (select new from renamed where old = _dlt_root_id);
     insert into listed (id, name, _dlt_root_id, _dlt_parent_id, _dlt_list_idx, _dlt_id)
-    select {number}, 'New {load}', min(new), min(new), 99, md5('{load}') from renamed;
+    select {number}, 'New {load}', min(new), min(new), {number}, md5('{load}') from renamed;
     delete from raw_tmdb.{table} as lists where not exists (
         select from raw_tmdb.movies where movies._dlt_id = lists._dlt_parent_id
     );
