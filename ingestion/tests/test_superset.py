@@ -359,8 +359,7 @@ def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
             " (select movie_key from marts.bridge_brand_movie)",
             "Mean popularity": "select avg(popularity) from marts.dim_movie where movie_key in"
             " (select movie_key from marts.bridge_brand_movie)",
-            "With a release list": "select count(distinct brand)"
-            " from raw_brands.brand_releases",
+            "With a release list": "select count(distinct brand) from raw_brands.brand_releases",
             "Share found": "select sum(least(matched_release_count, index_release_count))"
             " / sum(index_release_count) from marts.dim_brand where index_release_count > 0",
             "Releases found": "select count(*) from marts.brand_match_audit"

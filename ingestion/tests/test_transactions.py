@@ -1503,7 +1503,10 @@ def small_disk(database: Target):
             shutil.rmtree(folder)
 
 
-def test_a_full_disk_of_the_server_loses_nothing(land, query, tmp_path, small_disk):
+def test_a_full_disk_of_the_server_loses_nothing(land, query, tmp_path, small_disk, monkeypatch):
+    # this checkout's own embedded server has nothing to say of it
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
+    monkeypatch.setattr("ingestion.server.STATE_DIR", tmp_path / "state")
     (tmp_path / "small.jsonl").write_text(line())
     land(tmp_path / "small.jsonl")
     counts = generate(100_000, 11, tmp_path / "big.jsonl")
