@@ -31,7 +31,8 @@ COMMANDS = [
     "run --sample={{'start':'2024-01-01','end':'2024-02-01'}} --select +dim_movie",
     "run --full-refresh --select stg_transactions__loads+ --fail-fast",
     "build --fail-fast --threads 1 --select path:models/staging",
-    "build --target other --select +hourly_transactions --exclude-resource-type unit_test",
+    "build --target other --select +hourly_transactions --exclude-resource-type unit_test"
+    " --indirect-selection buildable",
     "run --target other --defer --state {state} --select fct_transactions",
     "run --target other --defer --state {state} --favor-state --select daily_transactions",
     "run --target other --defer --defer-state {state} --select brand_performance",

@@ -6,7 +6,7 @@ with loads as (
 
 source as (
     select * from {{ source('tmdb', 'movie_metrics') }}
-    where _dlt_load_id in (select dlt_load_id from loads)
+    where _dlt_load_id in (select loads.dlt_load_id from loads)
 ),
 
 renamed as (
