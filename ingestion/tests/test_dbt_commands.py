@@ -190,9 +190,7 @@ def test_after_all_of_them_nothing_is_lost(warehouse: Copy, before):
     warehouse.invoke("build", "--empty")
     warehouse.invoke("snapshot")  # beside tables that are empty
     warehouse.invoke("build", *NO_TESTS)
-    after = warehouse.marts()
-    assert all(count for count, _ in after.values())
-    assert after == before
+    assert warehouse.marts() == before
     warehouse.invoke("build", "--full-refresh")
     assert warehouse.marts() == before
 
