@@ -11,8 +11,11 @@
 {# dbt asks this before it builds a model, and is_incremental() asks it too. #}
 {% macro should_full_refresh() -%}
     {{- return(
-        dbt.should_full_refresh()
-        or (config.get("full_refresh") is none and was_built_otherwise())
+        (
+            dbt.should_full_refresh()
+            or (config.get("full_refresh") is none and was_built_otherwise())
+        )
+        and not is_filled_anew_in_place()
     ) -}}
 {%- endmacro %}
 

@@ -171,6 +171,21 @@ def test_a_command_works(command: str, warehouse: Copy, before):
     warehouse.invoke(*words)
 
 
+def test_a_full_refresh_of_some_models_leaves_the_views_of_others(warehouse: Copy):
+    views = "select count(*) from pg_views where schemaname in ('staging', 'intermediate')"
+    warehouse.invoke("build", *NO_TESTS)
+    before = warehouse.one(views)
+    assert before > 20
+    warehouse.invoke("run", "--full-refresh", "--select", "stg_tmdb__loads", "stg_tmdb__movies")
+    warehouse.invoke("run", "--full-refresh", "--select", "stg_brands__loads", "dim_genre")
+    assert warehouse.one(views) == before
+    warehouse.execute("alter table staging.stg_brands__loads add column odd text")
+    warehouse.invoke("run", "--full-refresh", "--select", "stg_brands__loads+")
+    columns = "select count(*) from information_schema.columns where table_name = '{}'"
+    assert warehouse.one(columns.format("stg_brands__loads")) == 3
+    assert warehouse.one(views) == before
+
+
 def test_retry_goes_on_after_a_failure(warehouse: Copy):
     warehouse.execute(
         "alter table marts.dim_city rename to dim_city_aside;"
