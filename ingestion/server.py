@@ -36,7 +36,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from psycopg2 import sql
+from psycopg2 import errors, sql
 from psycopg2.extensions import encrypt_password
 
 from ingestion import identity, libpq, nameless, profiles, server_settings
@@ -229,6 +229,9 @@ class Server:
             roles: what the role is for (loader, ...) to its name in the server.
             rights: the SQL that makes them; run again when it has changed.
             again: run it in any case.
+
+        Raises:
+            UserError: a table that changes hands stays in use.
         """
         name, print_of = "+".join(sorted(roles)), hashlib.sha256(rights.encode()).hexdigest()
         with self._alone():
@@ -240,7 +243,10 @@ class Server:
                 known = logins.get(role, {}).get("password")
                 logins[role] = {"user": user, "password": known or secrets.token_urlsafe(24)}
             with closing(self.connect()) as connection, connection.cursor() as cursor:
-                cursor.execute(rights)
+                try:
+                    cursor.execute(rights)
+                except errors.LockNotAvailable as error:
+                    raise UserError(error.diag.message_primary) from None
                 for role in roles:
                     user, password = logins[role]["user"], logins[role]["password"]
                     # made here, so that neither the server's log nor its views ever show it

@@ -53,6 +53,8 @@ declare
     folder text;
     found record;
 begin
+    -- whoever waits for a build's tables holds up others meanwhile
+    perform set_config('lock_timeout', '10s', true);
     foreach member in array array[loader, transformer, reporter] loop
         begin
             if not exists (select from pg_roles where rolname = member) then
@@ -244,6 +246,10 @@ begin
         left_out := left_out || wanted[2];
     end if;
     perform set_config('marquee.left_out', array_to_string(left_out, e'\n'), true);
+exception when lock_not_available then
+    raise lock_not_available using message =
+        'A build, a load or a reader is at work on tables that change hands.'
+        ' Nothing was changed. Run this again when it has finished.';
 end
 $make_roles$
     {% endcall %}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import uuid
@@ -25,6 +26,8 @@ from ingestion.tests.built import Built
 from ingestion.warehouse import Target
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # programs started here buffer as they do for users
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FOREIGN = ("PG", "DBT_", "TMDB_")  # beginnings of variables that would lead tests elsewhere
 

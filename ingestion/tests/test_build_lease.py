@@ -93,7 +93,6 @@ BUILD_NOTHING_HERE = [
     "docs generate --select dim_city",
     "show --inline select+1",
     "source freshness --select source:tmdb.genres",
-    "run-operation make_roles",
     "run --target other --select stg_brands__brands",
 ]
 
@@ -102,6 +101,14 @@ def test_what_builds_nothing_here_goes_on(site: Site):
     with a_run_under_way(site):
         for command in BUILD_NOTHING_HERE:
             site.dbt(*(word.replace("+", " ") for word in command.split()))
+
+
+def test_tables_in_use_do_not_change_hands(site: Site):
+    """It would wait for the build, and the build for it."""
+    with a_run_under_way(site):
+        told = site.dbt("run-operation", "make_roles", check=False)
+        assert told.returncode != 0
+        assert "Run this again when it has finished." in told.stdout, told.stdout
 
 
 def test_a_killed_run_is_in_nobodys_way(site: Site):
