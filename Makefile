@@ -53,7 +53,7 @@ run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs
 	@$(BIN)/marquee run
 
 test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=
 	@$(BIN)/marquee deps

@@ -37,7 +37,11 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     for name in list(os.environ):
         if name.startswith(FOREIGN):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # several use the checkout at once
+        monkeypatch.setenv("DBT_TARGET_PATH", str(home / "target"))
+        monkeypatch.setenv("DBT_LOG_PATH", str(home / "logs"))
 
 
 @pytest.fixture(scope="session")
