@@ -115,7 +115,9 @@ class Copy(Built):
 
     def invoke(self, *words: str, works: bool = True, callbacks: list | None = None):
         from dbt.cli.main import dbtRunner
+        from dbt.deprecations import reset_deprecations
 
+        reset_deprecations()  # those of the command before are not this one's
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)

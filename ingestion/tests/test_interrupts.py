@@ -110,16 +110,17 @@ def interrupt(
         said = [line for line in err.splitlines() if not line.startswith("  ")]  # progress
         assert said == [INTERRUPTED], err
         assert "Traceback" not in out
-        assert [p for p in psutil.process_iter() if _session(p) == process.pid] == []
+        assert [p for p in psutil.process_iter() if _lives(p, process.pid)] == []
         assert_no_session(warehouse)
         return True
 
 
-def _session(process: psutil.Process) -> int | None:
+def _lives(process: psutil.Process, session: int) -> bool:
     try:
-        return os.getsid(process.pid)
-    except OSError:
-        return None
+        zombie = process.status() == psutil.STATUS_ZOMBIE  # init has not looked yet
+        return not zombie and os.getsid(process.pid) == session
+    except (OSError, psutil.NoSuchProcess):
+        return False
 
 
 def assert_no_session(warehouse: Built) -> None:

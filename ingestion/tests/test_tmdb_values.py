@@ -252,7 +252,7 @@ def test_an_old_warehouse_with_bad_rows_heals_and_removed_films_are_marked(
 ) -> None:
     """Rows that an earlier release landed and snapshotted, which no later pull takes back."""
     warehouse, stand_in = odd
-    selected = ("build", "--select", "stg_tmdb__movies+", "--exclude", "path:models/marts/shared")
+    selected = ("build", "--select", "source:tmdb+", "--exclude", "path:models/marts/shared")
     warehouse.execute(
         "update raw_tmdb.movies set title = null, budget = -5, vote_count = -1 where id = 3;"
         "update raw_tmdb.movie_metrics set vote_count = -1, popularity = -1 where movie_id = 3;"

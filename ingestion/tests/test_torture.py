@@ -65,7 +65,10 @@ class Site(Built):
     """A warehouse whose programs are watched, and killed."""
 
     def start(self, *args: str) -> subprocess.Popen:
-        """Start a program of the environment; what it prints comes with ``outcome``."""
+        """Start a program of the environment; what it prints comes with ``outcome``.
+
+        Until then it must print less than a pipe holds (64 KiB), or it waits.
+        """
         return subprocess.Popen(
             [BIN / args[0], *args[1:]],
             cwd=PROJECT_DIR,
@@ -447,7 +450,7 @@ def test_a_run_says_that_a_load_is_under_way(site: Site) -> None:
 def test_a_build_beside_a_stream_of_loads(site: Site, tmp_path: Path) -> None:
     """Its tests pass, however much lands meanwhile, and so do those of the next one."""
     inbox = Inbox(tmp_path / "in", seed=3, lines=4 * LINES)
-    build = site.start("dbt", "build", "--exclude-resource-type", "unit_test")
+    build = site.start("dbt", "--quiet", "build", "--exclude-resource-type", "unit_test")
     assert stream(site, build, inbox, random.Random(SHORT_SEED)) > 1
     done(build)
     site.dbt("build", "--select", "source:transactions+", "source:brands+")
@@ -551,7 +554,7 @@ def test_random_kills(victim: Victim, calm: Site) -> None:
         assert_sound(victim)
         assert raw(victim, name) == raw(calm, name)
 
-    build = victim.start("dbt", "build")
+    build = victim.start("dbt", "--quiet", "build")
     stream(victim, build, inbox, dice)
     done(build)
     for source in ("transactions", "brands"):  # they come in another order, to the same end
