@@ -142,6 +142,6 @@ $(LINEAGE)/.ready: docs/lineage-requirements.txt
 	@touch $@
 
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
-	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion import server; \
-	  server.Server().delete(); server.remove_profiles(pathlib.Path("profiles.yml"))'; fi
+	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
+	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
 	rm -rf .venv $(SUPERSET) $(LINEAGE) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

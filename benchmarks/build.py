@@ -31,7 +31,8 @@ import pandas as pd
 from ingestion import run
 from ingestion.sources import brands, tmdb, transactions
 from ingestion.sources.transactions import generator
-from ingestion.warehouse import Target, load_target
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.target import Target
 
 SCRIPT = Path(__file__).with_suffix(".sql")
 STAR = [

@@ -35,9 +35,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ingestion.server import Server
 from ingestion.sources.transactions.settings import FIELDS
-from ingestion.warehouse import Target, load_target, program
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.programs import program
+from ingestion.warehouse.target import Target
 
 SEED = 42
 MARQUEE = [sys.executable, "-m", "ingestion"]

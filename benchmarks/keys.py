@@ -13,7 +13,7 @@ from statistics import median
 import click
 import pandas as pd
 
-from ingestion.warehouse import load_target
+from ingestion.warehouse.access import load_target
 
 NAMES = {"merchant": 200, "category": 20, "city": 300, "payment_method": 4, "status": 5}
 ROWS = """

@@ -26,7 +26,9 @@ from ingestion import run
 from ingestion.errors import UserError
 from ingestion.sources import brands
 from ingestion.sources.tmdb.settings import LIST_FIELDS, MOVIES_COLUMNS, REMOVED_COLUMNS
-from ingestion.warehouse import PROJECT_DIR, Target, load_target
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 SAMPLE = PROJECT_DIR / "ingestion" / "sample"
 LABELS = Path(__file__).with_name("match_labels.csv")

@@ -33,8 +33,11 @@ from dbt.cli.main import dbtRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ingestion.server import Server, is_embedded
-from ingestion.warehouse import PROJECT_DIR, Target, load_target
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.state import is_embedded
+from ingestion.warehouse.target import Target
 
 FAULTS = Path(__file__).with_name("faults.yml")
 SCRATCH = "faulty"

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
-from ingestion import __version__, advice, identity, libpq, paths
+from ingestion import __version__
 from ingestion.errors import UserError, told
 from ingestion.terminal import echo, one_line
-from ingestion.warehouse import PROJECT_DIR, Target, profiles_path
+from ingestion.warehouse import advice, identity, libpq, paths
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target, profiles_path
 
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": ("ingestion.commands_db", "db"),
@@ -76,10 +78,10 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 
 
 @ingest.command("transactions")
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("files", metavar="PATHS...", nargs=-1, required=True)
 @click.option("--replace", is_flag=True, help="Land a file anew whose content has changed.")
 @target_option
-def ingest_transactions(paths: tuple[str, ...], replace: bool, target_name: str | None) -> None:
+def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str | None) -> None:
     """Land card transactions from PATHS.
 
     Files, folders (without those below) and globs, here or at s3://, gs:// and az:// (a prefix
@@ -90,7 +92,7 @@ def ingest_transactions(paths: tuple[str, ...], replace: bool, target_name: str 
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs import find_files
 
-    found = find_files(paths)  # before a server is started for nothing
+    found = find_files(files)  # before a server is started for nothing
     _report(transactions.ingest(found, _target(target_name), replace=replace))
 
 
@@ -172,9 +174,9 @@ def scratch(command: tuple[str, ...]) -> None:
 
 def _target(name: str | None) -> Target:
     """The target to land in. The embedded server is started when it is the one and stopped."""
-    from ingestion import roles, server
+    from ingestion.warehouse import access, roles
 
-    return roles.acting_as("loader", server.ready(name))
+    return roles.acting_as("loader", access.ready(name))
 
 
 def _report(report) -> None:

@@ -9,17 +9,21 @@ from dataclasses import replace
 
 import click
 
-from ingestion import identity, libpq, profiles, server, warehouse
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
-from ingestion.server import Server
 from ingestion.terminal import echo
-from ingestion.warehouse import Target, load_target
+from ingestion.warehouse import access, identity, libpq
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.profiles import is_blank, profiles_login
+from ingestion.warehouse.programs import program
+from ingestion.warehouse.state import is_embedded
+from ingestion.warehouse.target import ROLES, Target, profiles_path, read_target, role_names
 
 target_option = click.option("--target", "name", help="Target of the profile, as in dbt.")
 role_option = click.option(
     "--role",
-    type=click.Choice([*warehouse.ROLES, "admin"]),
+    type=click.Choice([*ROLES, "admin"]),
     help="Log in as this role; admin is the embedded server's superuser.",
 )
 
@@ -38,12 +42,12 @@ def start(port: int | None) -> None:
     """
     embedded = _embedded("Start")
     made = not embedded.initialised
-    started = embedded.start(port, server.profiles_login(warehouse.profiles_path()))
-    wrote = server.open_to_roles(embedded)
+    started = embedded.start(port, profiles_login(profiles_path()))
+    wrote = access.open_to_roles(embedded)
     state = "made and started" if made else "started" if started else "running already"
     echo(f"The embedded PostgreSQL is {state}: {embedded.login('transformer').place}")
     if wrote:
-        echo(f"Wrote {warehouse.profiles_path()}")
+        echo(f"Wrote {profiles_path()}")
 
 
 @db.command()
@@ -61,17 +65,17 @@ def status(name: str | None) -> None:
     The exit code is 1 if it does not answer.
     """
     embedded = Server()
-    if server.none_yet():
+    if access.none_yet():
         raise UserError("There is no warehouse yet.\nMake the embedded one with: marquee db start")
-    path = warehouse.profiles_path()
-    known = libpq.naming() or (path.exists() and not profiles.is_blank(path))
+    path = profiles_path()
+    known = libpq.naming() or (path.exists() and not is_blank(path))
     target = load_target(name) if known else embedded.target
     by = ", ".join(libpq.naming()) or "profiles.yml"
     facts = {"server": f"your own, by {by}", "address": target.place}
-    if server.is_embedded(target):
+    if is_embedded(target):
         facts = {"server": "the embedded PostgreSQL"} | embedded.status()
         facts["address"] = target.place
-    if not server.is_embedded(target) or embedded.running:
+    if not is_embedded(target) or embedded.running:
         facts |= _answer(target)
     for label, fact in facts.items():
         echo(f"{label:<9} {fact}")
@@ -107,20 +111,20 @@ def roles(name: str | None) -> None:
     """
     from ingestion.run import install_packages, make_roles
 
-    target = server.ready(name)
-    if server.is_embedded(target):
-        server.open_to_roles(Server(), again=True)
+    target = access.ready(name)
+    if is_embedded(target):
+        access.open_to_roles(Server(), again=True)
     else:
         install_packages()
         make_roles(target)
-    names = warehouse.role_names()
+    names = role_names()
     for role, may in {
         "loader": "lands raw data",
         "transformer": "runs dbt: reads raw data, owns what the models make",
         "reporter": "reads marts and nothing else",
     }.items():
         echo(f"{names[role]:<20} {may}")
-    if server.is_embedded(target):
+    if is_embedded(target):
         echo("Log in as one of them: marquee db url --role reporter")
     else:
         echo(_to_log_in(names["reporter"]))
@@ -135,15 +139,15 @@ def psql(role: str | None, args: tuple[str, ...]) -> None:
     Arguments are psql's own: marquee db psql -c 'select 1'
     """
     target = load_target()
-    if server.is_embedded(target) and not Server().running:
+    if is_embedded(target) and not Server().running:
         raise UserError("The embedded PostgreSQL is stopped.\nStart it with: marquee db start")
     if role:
         target = _login(target, role)
     # at a terminal rather an installed psql: the wheel's has no line editing
     installed = shutil.which("psql") if sys.stdin.isatty() else None
-    program = installed or warehouse.program("psql")
+    psql_path = installed or program("psql")
     sys.stdout.flush()
-    os.execve(program, ["psql", *args], os.environ | target.libpq_env())  # noqa: S606
+    os.execve(psql_path, ["psql", *args], os.environ | target.libpq_env())  # noqa: S606
 
 
 @db.command()
@@ -159,8 +163,8 @@ def reset(yes: bool) -> None:
         click.confirm(f"Drop everything in {place}?", abort=True)
     if embedded.settings:  # what dlt has not loaded yet goes as well
         shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
-    embedded.reset(server.profiles_login(warehouse.profiles_path()))
-    server.open_to_roles(embedded)
+    embedded.reset(profiles_login(profiles_path()))
+    access.open_to_roles(embedded)
     echo(f"The embedded PostgreSQL is empty and running: {embedded.login('transformer').place}")
 
 
@@ -170,7 +174,7 @@ def _login(target: Target, role: str) -> Target:
     Raises:
         UserError: its password is not ours to know, or it has not been made.
     """
-    if server.is_embedded(target):
+    if is_embedded(target):
         return Server().login(role)
     if role == "admin":
         raise UserError(
@@ -178,7 +182,7 @@ def _login(target: Target, role: str) -> Target:
             "Log in there by its own means; admin is the embedded server's."
         )
     variable = f"MARQUEE_{role.upper()}_PASSWORD"
-    user = warehouse.role_names()[role]
+    user = role_names()[role]
     if password := os.environ.get(variable):
         return replace(target, user=user, password=password)
     raise UserError(
@@ -198,13 +202,13 @@ def _embedded(verb: str) -> Server:
     Raises:
         UserError: it does.
     """
-    if embedded := server.chosen(settled=verb != "Reset"):
+    if embedded := access.chosen(settled=verb != "Reset"):
         return embedded
-    target = warehouse.read_target()
+    target = read_target()
     overriding = libpq.naming()
     by = f" ({', '.join(overriding)} set)" if overriding else ""
-    path = warehouse.profiles_path()
-    others = not path.exists() or profiles.is_blank(path) or server.profiles_login(path)
+    path = profiles_path()
+    others = not path.exists() or is_blank(path) or profiles_login(path)
     ways = [] if others else [f"move {path} away"]
     ways += [f"unset {' '.join(overriding)}"] if overriding else []
     raise UserError(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from ingestion import server, warehouse
 from ingestion.errors import UserError
 from ingestion.export import FORMATS, LATEST, MANIFEST, export_marts
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
+from ingestion.warehouse import access
+from ingestion.warehouse.target import marts_schema
 
 
 @click.group()
@@ -45,11 +46,11 @@ def marts(  # noqa: PLR0917 - click gives them by name
     spreadsheet does not compute them, and files are marked as UTF-8.
     """
     place(to)  # before a server is started for nothing
-    if server.none_yet():
+    if access.none_yet():
         raise UserError("There is no warehouse yet.\nMake one with: marquee run")
     started = time.monotonic()
-    target = server.ready(name)
-    schema = schema or warehouse.marts_schema(target)
+    target = access.ready(name)
+    schema = schema or marts_schema(target)
     manifest = export_marts(target, schema, to, kind, select, excel=excel)
     size = 0
     for mart in manifest["marts"]:

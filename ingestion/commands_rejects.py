@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ingestion import roles, server
 from ingestion.errors import UserError
 from ingestion.places import on_disk
 from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
-from ingestion.warehouse import Target
+from ingestion.warehouse import access, roles
+from ingestion.warehouse.target import Target
 
 target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
 reason_option = click.option("--reason", metavar="CODE", help="Only with this reason code.")
@@ -106,9 +106,9 @@ def _target(name: str | None) -> Target:
     Raises:
         UserError: there is no warehouse.
     """
-    if server.none_yet():
+    if access.none_yet():
         raise UserError("There is no warehouse yet.\nMake one with: marquee run")
-    return roles.acting_as("loader", server.ready(name))
+    return roles.acting_as("loader", access.ready(name))
 
 
 def _none(reason: str | None) -> str:

@@ -24,15 +24,19 @@ import click
 import psycopg2
 from psycopg2 import sql
 
-from ingestion import server, superset_database, warehouse
+from ingestion import superset_database
 from ingestion.errors import UserError
 from ingestion.places import on_disk
 from ingestion.run import target_path
-from ingestion.server import write_private
 from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
 from ingestion.superset_database import DATABASE
 from ingestion.terminal import echo
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse import access
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.machine import port_taken
+from ingestion.warehouse.paths import PROJECT_DIR, STATE_DIR, write_private
+from ingestion.warehouse.state import is_embedded
+from ingestion.warehouse.target import Target, marts_schema, role_names
 
 HOST, PORT = "127.0.0.1", 8088
 # Its pages wait a minute for an answer: nothing runs on for one that has given up. Said for each
@@ -54,7 +58,7 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
     """Serve the dashboards on 127.0.0.1; the first time, set Superset up."""
     if context.invoked_subcommand:
         return
-    place = Superset(server.ready(target_name))
+    place = Superset(access.ready(target_name))
     address = f"http://{HOST}:{port}"
     password = place.prepare()
     if password:
@@ -64,7 +68,7 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
             f"Superset reads as {place.target.user}. To have it read as the reporter, set"
             " MARQUEE_REPORTER_PASSWORD."
         )
-    running = server.port_taken(port)
+    running = port_taken(port)
     if running and not _answers(address):
         raise UserError(
             f"Port {port} is used by another program.\n"
@@ -87,7 +91,7 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
 def export(to: str | None, target_name: str | None) -> None:
     """Write dashboards that were edited in Superset back to bi/superset."""
     folder = on_disk(to, "The folder of dashboards") if to else FOLDER
-    changed = Superset(server.ready(target_name)).export(folder)
+    changed = Superset(access.ready(target_name)).export(folder)
     for path in changed:
         echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)
     echo(f"{len(changed)} files changed.")
@@ -97,7 +101,7 @@ def export(to: str | None, target_name: str | None) -> None:
 @target_option
 def password(target_name: str | None) -> None:
     """Give the user admin a new password, and print it."""
-    echo(Superset(server.ready(target_name)).new_password())
+    echo(Superset(access.ready(target_name)).new_password())
 
 
 @dataclass
@@ -108,7 +112,7 @@ class Superset:
 
     @property
     def state_file(self) -> Path:
-        return warehouse.STATE_DIR / "superset.json"
+        return STATE_DIR / "superset.json"
 
     @property
     def state(self) -> dict[str, Any]:
@@ -195,19 +199,19 @@ class Superset:
         Raises:
             UserError: the embedded server has no reporter yet.
         """
-        if server.is_embedded(self.target):
-            return server.Server().login("reporter")
+        if is_embedded(self.target):
+            return Server().login("reporter")
         password = os.environ.get("MARQUEE_REPORTER_PASSWORD") or self.state.get("reporter")
         if not password:
             return self.target
         if password != self.state.get("reporter"):
             self._save(reporter=password)
-        return replace(self.target, user=warehouse.role_names()["reporter"], password=password)
+        return replace(self.target, user=role_names()["reporter"], password=password)
 
     @property
     def schema(self) -> str:
         """Where the marts are on this target."""
-        return warehouse.marts_schema(self.target)
+        return marts_schema(self.target)
 
     def manifest(self) -> dict[str, Any]:
         """dbt's manifest of the last build.
@@ -226,8 +230,8 @@ class Superset:
         Raises:
             UserError: that database belongs to another Superset, or may not be made.
         """
-        if server.is_embedded(self.target):
-            superset_database.make(server.Server())
+        if is_embedded(self.target):
+            superset_database.make(Server())
         else:
             self._make_database()
         if self.state.get("secret_key"):
@@ -263,8 +267,8 @@ class Superset:
     @property
     def metadata(self) -> Target:
         """The database for what Superset knows."""
-        if server.is_embedded(self.target):
-            return superset_database.login(server.Server())
+        if is_embedded(self.target):
+            return superset_database.login(Server())
         return replace(self.target, dbname=DATABASE)
 
     def _refuse_before_set_up(self) -> None:
@@ -305,7 +309,7 @@ class Superset:
             text=True,
             check=False,
         )
-        log = warehouse.STATE_DIR / "superset.log"
+        log = STATE_DIR / "superset.log"
         log.write_text(done.stderr, encoding="utf-8")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

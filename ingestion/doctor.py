@@ -15,13 +15,14 @@ import click
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from ingestion import libpq
 from ingestion.errors import UserError
-from ingestion.fitness import problem
-from ingestion.paths import STATE_DIR, packages_dir, writable
-from ingestion.server import is_superuser
 from ingestion.terminal import echo
-from ingestion.warehouse import Target, load_target, profiles_path, role_names
+from ingestion.warehouse import libpq
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.fitness import problem
+from ingestion.warehouse.paths import STATE_DIR, packages_dir, writable
+from ingestion.warehouse.state import is_superuser
+from ingestion.warehouse.target import Target, profiles_path, role_names
 
 DISTRIBUTION = "marquee"  # its metadata are pyproject.toml's, as installed
 PACKAGES = ("dbt-core", "dbt-postgres", "dlt", "duckdb", "pyarrow")

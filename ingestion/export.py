@@ -39,7 +39,7 @@ from ingestion import interrupts, progress
 from ingestion.errors import UserError, install_command, told
 from ingestion.places import as_name, place
 from ingestion.terminal import one_line
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,7 @@ from ingestion import interrupts
 from ingestion.errors import UserError, told
 from ingestion.run import target_path
 from ingestion.terminal import echo
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 COLIBRI = PROJECT_DIR / ".venv-lineage" / "bin" / "colibri"
 FOLDER = "lineage"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
-from ingestion import advice
 from ingestion.errors import UserError
-from ingestion.fitness import refuse_unfit
-from ingestion.paths import make_state_dir
-from ingestion.warehouse import STATE_DIR, Target
+from ingestion.warehouse import advice
+from ingestion.warehouse.fitness import refuse_unfit
+from ingestion.warehouse.paths import STATE_DIR, make_state_dir
+from ingestion.warehouse.target import Target
 
 if TYPE_CHECKING:
     import dlt

@@ -12,7 +12,7 @@ from ingestion.errors import UserError
 from ingestion.pipeline import one_at_a_time
 
 if TYPE_CHECKING:
-    from ingestion.warehouse import Target
+    from ingestion.warehouse.target import Target
 
 TYPES = {
     "bigint": "bigint",

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingestion.warehouse import Target
+    from ingestion.warehouse.target import Target
 
 # Open rejects with the columns of `Reject`; a column of an older release's table may be missing.
 OPEN = {

@@ -19,17 +19,28 @@ from pathlib import Path
 
 import psycopg2
 
-from ingestion import interrupts, paths, progress, raw_tables, roles, server, warehouse
+from ingestion import interrupts, progress, raw_tables
 from ingestion.errors import UserError, told
-from ingestion.fitness import refuse_unfit
-from ingestion.paths import make_state_dir
 from ingestion.pipeline import LoadReport
 from ingestion.terminal import echo, one_line
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse import access, roles
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.fitness import refuse_unfit
+from ingestion.warehouse.paths import (
+    PROJECT_DIR,
+    STATE_DIR,
+    dbt_command,
+    make_state_dir,
+    packages_dir,
+    writable,
+)
+from ingestion.warehouse.profiles import write_profiles
+from ingestion.warehouse.state import is_superuser
+from ingestion.warehouse.target import Target, marts_schema, profiles_path
 
 SAMPLE_ROWS = 100_000
 SAMPLE_SEED = 42
-PACKAGES = paths.packages_dir()
+PACKAGES = packages_dir()
 INDENT = " " * 33
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
 REBUILT = " is rebuilt in full"  # in what macros/fingerprints.sql logs
@@ -64,7 +75,7 @@ def run_all(target_name: str | None) -> None:
     """
     steps = Steps()
     with steps.step("Start PostgreSQL") as said:
-        target = server.ready(target_name)
+        target = access.ready(target_name)
         with closing(target.connect()) as connection:  # better said now than after minutes
             refuse_unfit(connection, target)
         said.append(target.place)
@@ -77,8 +88,8 @@ def run_all(target_name: str | None) -> None:
         said.append(built)
         if rebuilt:
             said.append(f"What these are built from has changed, so in full: {', '.join(rebuilt)}")
-    if server.is_superuser(target):  # a profile of the user's own
-        server.open_to_roles(server.Server(), again=True)
+    if is_superuser(target):  # a profile of the user's own
+        access.open_to_roles(Server(), again=True)
     with steps.step("Write the docs page") as said:
         said.extend(write_docs(target))
     _summarise(target, reports, built, steps)
@@ -163,7 +174,7 @@ def own_file(target: Target, source: str, kind: str | None = None) -> str | None
 
 def sample_path() -> Path:
     """Where the made-up transactions of the sample are."""
-    return warehouse.STATE_DIR / "sample" / "transactions.jsonl"
+    return STATE_DIR / "sample" / "transactions.jsonl"
 
 
 def sample_transactions() -> Path:
@@ -201,7 +212,7 @@ def install_packages() -> str:
         _copy_package(package, installed)
         return f"dbt_utils from {folder}"
     there = (installed / "dbt_project.yml").is_file()
-    if there and (not _is_stand_in(installed) or not paths.writable(installed)):
+    if there and (not _is_stand_in(installed) or not writable(installed)):
         return "dbt_utils is there"
     if _install_from_hub():
         return "dbt_utils from the dbt package hub"
@@ -240,7 +251,7 @@ def _project_that_takes_a_lock() -> Iterator[Path]:
 
     It writes package-lock.yml beside packages.yml.
     """
-    if paths.writable(PROJECT_DIR):
+    if writable(PROJECT_DIR):
         yield PROJECT_DIR
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -316,7 +327,7 @@ def dbt(
                 rebuilt.extend([name] if found else [])
 
         make_state_dir(target_path().parent)
-        os.environ.setdefault("DBT_PROFILES_DIR", str(warehouse.profiles_path().parent))
+        os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
         os.environ["PGCLIENTENCODING"] = "UTF8"
         os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml where it stands
         outcome = dbtRunner(callbacks=[follow]).invoke(
@@ -371,7 +382,7 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
     for table in sorted(+rows):
         echo(f"  {table:<32} {rows[table]:>9,}")
-    marts = warehouse.marts_schema(target)
+    marts = marts_schema(target)
     reader = roles.acting_as("reporter", target)
     role = " --role reporter" if reader != target else ""
     echo(f"""
@@ -380,7 +391,7 @@ Built {built}, in {sum(steps.seconds.values()):.0f} s in all.
 Look at it         .venv/bin/marquee db psql -c 'table {marts}.brand_performance'
 Browse lineage     make docs, or open {_relative(target_path() / "static_index.html")}
 Open dashboards    make superset
-Build again        {paths.dbt_command()} build
+Build again        {dbt_command()} build
 Connect a BI tool  {reader.place}, schema {marts}; with the password: .venv/bin/marquee db url{role}
 Use your own       TMDB token, files, PostgreSQL: see README.md""")
 
@@ -389,7 +400,7 @@ def run_in_scratch(command: Sequence[str]) -> int:
     """Run a command whose warehouse is a throw-away PostgreSQL; returns its exit code."""
     folder = Path(tempfile.mkdtemp(prefix="marquee-scratch-"))
     folder.chmod(0o711)  # the server's user must reach its data when this runs as root
-    scratch = server.Server(folder / "state")
+    scratch = Server(folder / "state")
     started: list[subprocess.Popen] = []
     try:
         end = partial(_end_scratch, scratch, folder, started)
@@ -403,10 +414,10 @@ def run_in_scratch(command: Sequence[str]) -> int:
 
 
 def _run_in_scratch(
-    command: Sequence[str], scratch: server.Server, folder: Path, started: list[subprocess.Popen]
+    command: Sequence[str], scratch: Server, folder: Path, started: list[subprocess.Popen]
 ) -> int:
     scratch.start()
-    server.write_profiles(scratch, folder / "profiles.yml")
+    write_profiles(scratch, folder / "profiles.yml")
     env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     env |= {
         "DBT_PROFILES_DIR": str(folder),
@@ -419,7 +430,7 @@ def _run_in_scratch(
     return started[0].wait()
 
 
-def _end_scratch(scratch: server.Server, folder: Path, started: list[subprocess.Popen]) -> None:
+def _end_scratch(scratch: Server, folder: Path, started: list[subprocess.Popen]) -> None:
     """After an interrupt: the command first, which may tidy up, then the server and its data."""
     for process in started:
         if not sys.stdin.isatty():  # there Ctrl-C has reached it, too

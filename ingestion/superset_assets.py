@@ -19,7 +19,7 @@ from uuid import UUID
 import yaml
 
 from ingestion.superset_queries import PLUGINS, query_context, saved_queries
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 FOLDER = PROJECT_DIR / "bi" / "superset"
 KINDS = ("databases", "datasets", "charts", "dashboards")

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from psycopg2 import sql
 
-from ingestion.server import Server
-from ingestion.warehouse import Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.target import Target
 
 DATABASE = "superset"
 ROLE = "marquee_superset"
@@ -74,7 +74,7 @@ def make(embedded: Server) -> Target:
     Returns:
         How Superset logs in there.
     """
-    embedded.let_in({"superset": ROLE}, MAKE_ROLE)
+    embedded.set_role_passwords({"superset": ROLE}, MAKE_ROLE)
     database, role = sql.Identifier(DATABASE), sql.Identifier(ROLE)
     with closing(embedded.connect()) as connection:
         connection.autocommit = True

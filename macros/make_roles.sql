@@ -4,7 +4,7 @@
     Tables that stand there already are handed over to the role whose work they
     are. The login that runs this becomes a member of loader and transformer.
 
-    The embedded server runs the same block by itself (ingestion/roles.py), with
+    The embedded server runs the same block by itself (ingestion/warehouse/roles.py), with
     `alone` set: there the database is Marquee's alone.
 #}
 {% macro make_roles() -%}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 BIN = Path(sys.executable).parent
 

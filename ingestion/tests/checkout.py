@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 STRANGER = 10001  # nobody here has this number
 _NOT_SOURCE = shutil.ignore_patterns(

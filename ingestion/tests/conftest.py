@@ -21,9 +21,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from psycopg2 import sql
 
-from ingestion.server import Server
 from ingestion.tests.built import Built
-from ingestion.warehouse import Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.target import Target
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # programs started here buffer as they do for users
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a script

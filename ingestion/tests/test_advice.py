@@ -13,14 +13,14 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from ingestion import server as module
 from ingestion.cli import explain
 from ingestion.errors import UserError
 from ingestion.pipeline import refusals
 from ingestion.sources import brands
 from ingestion.tests.conftest import _execute, unused_port
 from ingestion.tests.test_server import scratch_server, wait_for
-from ingestion.warehouse import Target
+from ingestion.warehouse import state
+from ingestion.warehouse.target import Target
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_server_that_went_away_is_told_with_why(
 ) -> None:
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
     with scratch_server() as server:
-        monkeypatch.setattr(module, "STATE_DIR", server.home)
+        monkeypatch.setattr(state, "STATE_DIR", server.home)
         server.start(unused_port())
         connection = server.target.connect()
         if how == "stop":
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_from_the_servers_log(
 ) -> None:
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
     with scratch_server() as server:
-        monkeypatch.setattr(module, "STATE_DIR", server.home)
+        monkeypatch.setattr(state, "STATE_DIR", server.home)
         server.start(unused_port())
         lost = psycopg2.OperationalError("server closed the connection unexpectedly")
         assert "went away" in explain(lost)

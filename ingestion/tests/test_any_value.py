@@ -21,7 +21,7 @@ from psycopg2 import sql
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute
 from ingestion.texts import WHITE_SPACE, trim
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 NULL_TEXT = "_dbt_utils_surrogate_key_null_"  # which dbt_utils hashes in place of null
 TEXTS = [

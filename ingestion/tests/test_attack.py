@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import psycopg2
 import pytest
 
-from ingestion.server import Server
 from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import reachable_folder, unused_port
-from ingestion.warehouse import Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.target import Target
 
 NOWHERE = Target("dev", "127.0.0.1", 1, "nobody", "", "nothing", "dev")
 DAILY_TMDB = ("ingest", "tmdb", "--max-movies", "5")

@@ -23,7 +23,7 @@ import ingestion.pipeline
 from ingestion.cli import marquee
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
 GOOD = {

@@ -16,7 +16,7 @@ from ingestion.pipeline import make_pipeline
 from ingestion.sources.brands import ingest_brands, ingest_releases
 from ingestion.sources.brands.reader import read
 from ingestion.sources.brands.settings import BRAND_RELEASES, BRANDS
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 HEADER = "Brand\tTotal\tReleases\t#1 Release\tLifetime Gross\n"
 PIXAR = "Pixar\t6078217662\t28\tIncredibles 2\t608581744\n"

@@ -16,7 +16,7 @@ from psycopg2 import sql
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute
 from ingestion.tests.test_torture import Site, outcome
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 HELD = "intermediate.int_transactions__attributes"
 RUN = ("dbt", "--no-use-colors", "run", "--select", "int_transactions__attributes")

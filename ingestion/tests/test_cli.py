@@ -14,11 +14,11 @@ import pytest
 from ingestion import run
 from ingestion.cli import explain
 from ingestion.errors import UserError, told
-from ingestion.server import Server
 from ingestion.sources.tmdb.standin import StandIn
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import unused_port
-from ingestion.warehouse import Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.target import Target
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from psycopg2 import sql
 
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 # {state}: the artifacts of a build.
 COMMANDS = [

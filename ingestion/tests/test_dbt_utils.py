@@ -21,7 +21,8 @@ from psycopg2 import sql
 
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import _execute
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 STAND_IN = PROJECT_DIR / "packages" / "dbt_utils"
 NULL_MARK = "_dbt_utils_surrogate_key_null_"

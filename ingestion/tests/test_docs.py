@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from ingestion.tests.built import Built
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 EXAMPLE = re.compile(r"{% docs example_(\w+) %}.*?```sql\n(.*?)```\n{% enddocs %}", re.DOTALL)
 EXAMPLES = dict(EXAMPLE.findall((PROJECT_DIR / "docs/examples.md").read_text(encoding="utf-8")))

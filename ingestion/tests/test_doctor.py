@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from ingestion import doctor, fitness
+from ingestion import doctor
 from ingestion.errors import UserError
-from ingestion.warehouse import Target
+from ingestion.warehouse import fitness
+from ingestion.warehouse.target import Target
 
 SECRET = "0123456789abcdef-secret"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ingestion import libpq
 from ingestion.errors import UserError
 from ingestion.tests.checkout import Checkout
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.tests.test_server import scratch_server
-from ingestion.warehouse import Target
+from ingestion.warehouse import libpq
+from ingestion.warehouse.target import Target
 
 
 @pytest.fixture(scope="module")

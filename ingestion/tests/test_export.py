@@ -31,7 +31,8 @@ from ingestion.errors import UserError
 from ingestion.export import export_marts
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
-from ingestion.warehouse import PROJECT_DIR, Target, marts_schema
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target, marts_schema
 
 MARTS = """
 create schema marts;

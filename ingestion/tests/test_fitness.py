@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 from psycopg2 import sql
 
-from ingestion import doctor, server
+from ingestion import doctor
 from ingestion.errors import UserError
-from ingestion.fitness import refuse_unfit
 from ingestion.sources import brands, transactions
 from ingestion.tests.conftest import _execute, unused_port
 from ingestion.tests.test_server import scratch_server
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.fitness import refuse_unfit
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.programs import client
+from ingestion.warehouse.target import Target
 
 ID = "0d3b7a52-5d0c-4a37-8f0e-3f1f3f6f0c11"
 LINE = {"event_ts": "2026-01-01T00:00:00Z", "user_id": "1", "amount": 1, "merchant": "Café Ω"}
@@ -82,7 +84,7 @@ def test_another_encoding_is_refused_and_the_remedy_works(foreign: Target, file:
 
     command = re.search(r"createdb .*", caught.value.message)[0].split()
     done = subprocess.run(
-        [str(server.client("createdb")), *command[1:]],
+        [str(client("createdb")), *command[1:]],
         env={"PGPASSWORD": foreign.password},
         check=False,
         capture_output=True,

@@ -24,7 +24,8 @@ from psycopg2.extras import execute_values
 
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 ROUNDS = int(os.environ.get("MARQUEE_EQUALITY_ROUNDS") or 2)
 SEED = int(os.environ.get("MARQUEE_EQUALITY_SEED") or 11)

@@ -33,7 +33,8 @@ from ingestion.sources import transactions
 from ingestion.sources.transactions.inputs import STDIN, find_files
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import unused_port
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 NAMES = ("transaction_id", "event_ts", "user_id", "amount")
 SECRET = "marker-of-a-secret"

@@ -23,7 +23,8 @@ import pytest
 
 from ingestion import INTERRUPTED
 from ingestion.tests.built import BIN, Built
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 ROUNDS = int(os.environ.get("MARQUEE_INTERRUPT_ROUNDS") or 4)
 PATIENCE = 120  # seconds in which a busy machine does what takes one

@@ -19,7 +19,7 @@ from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import Built
 from ingestion.tests.test_dbt_commands import NO_TESTS, Copy, copy_of
 from ingestion.tests.test_torture import write_index
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 # What lands once a node has finished. Each source moves before, between and after what reads it.
 MOMENTS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 CODE = ("models", "macros", "tests", "seeds", "snapshots")
 

@@ -12,7 +12,7 @@ import pytest
 
 from ingestion.tests.checkout import STRANGER, Checkout
 from ingestion.tests.conftest import reachable_folder
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

@@ -21,7 +21,7 @@ from ingestion.rejects import open_rejects
 from ingestion.sources.brands import ingest_brands
 from ingestion.sources.transactions import contract, replay
 from ingestion.tests.built import Built
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 
 def line(user: int, **changes) -> str:

@@ -23,11 +23,13 @@ from psycopg2 import sql
 from ingestion import superset_database
 from ingestion.commands_superset import LIMITS, _sqlalchemy
 from ingestion.errors import UserError
-from ingestion.roles import built_schemas, landing_schemas
-from ingestion.server import Server, write_profiles
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute, reachable_folder, unused_port
-from ingestion.warehouse import ROLES, Target, load_target, project
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.profiles import write_profiles
+from ingestion.warehouse.roles import built_schemas, landing_schemas
+from ingestion.warehouse.target import ROLES, Target, project
 
 SECRET = "a secret of the tests"
 RELATIONS = (

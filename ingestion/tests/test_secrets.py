@@ -23,7 +23,8 @@ from ingestion.sources.tmdb.standin import Fault, StandIn
 from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import BIN
 from ingestion.tests.test_tmdb import films
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 # What is looked for. It stands amid signs that URLs, JSON and YAML write in their own ways.
 CORES = {

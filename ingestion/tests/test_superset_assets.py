@@ -18,7 +18,7 @@ import yaml
 from ingestion import superset_assets
 from ingestion.superset_assets import bundle, cleaned, mart_models, of_kind, problems, read, write
 from ingestion.tests.built import Built
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
 SLIDER = "Amount of a transaction"

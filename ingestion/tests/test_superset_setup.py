@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from ingestion import commands_superset, warehouse
+from ingestion import commands_superset
 from ingestion.commands_superset import DATABASE, Superset
 from ingestion.errors import UserError
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 
 @pytest.fixture
 def place(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Superset]:
     """Superset to be, over a server of the user's own, with its state in a temporary folder."""
-    monkeypatch.setattr(warehouse, "STATE_DIR", tmp_path)
+    monkeypatch.setattr(commands_superset, "STATE_DIR", tmp_path)
     monkeypatch.delenv("MARQUEE_REPORTER_PASSWORD", raising=False)
     yield Superset(target)
     _execute(target, f"drop database if exists {DATABASE} with (force)")

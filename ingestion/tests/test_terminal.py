@@ -12,7 +12,8 @@ from ingestion.sources.tmdb.standin import StandIn
 from ingestion.terminal import one_line, printable
 from ingestion.tests.built import Built
 from ingestion.tests.test_tmdb import TOKEN, film
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 EVIL = {
     "escape": "\x1b[31mred\x1b[0m",

@@ -29,7 +29,8 @@ from ingestion.sources import tmdb
 from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable, TokenBucket
 from ingestion.sources.tmdb.settings import LAST_PAGE, LIST_FIELDS, SAMPLE_PULLS, TmdbSettings
 from ingestion.sources.tmdb.standin import Fault, StandIn
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 TOKEN = "a-token-of-the-tests"
 GENRES = [{"id": 18, "name": "Drama"}, {"id": 35, "name": "Comedy"}]

@@ -23,13 +23,14 @@ import pytest
 
 from ingestion.errors import UserError
 from ingestion.pipeline import make_pipeline, one_at_a_time
-from ingestion.server import Server
 from ingestion.sources import brands, transactions
 from ingestion.sources.brands.settings import BRANDS
 from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import reachable_folder, unused_port
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 ROUNDS = int(os.environ.get("MARQUEE_TORTURE_ROUNDS") or 0)
 SEED = int(os.environ.get("MARQUEE_TORTURE_SEED") or random.SystemRandom().randrange(10**6))

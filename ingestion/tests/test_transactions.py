@@ -41,7 +41,7 @@ from ingestion.sources.transactions import (
 )
 from ingestion.sources.transactions.generator import Shares, generate
 from ingestion.tests.conftest import _execute, reachable_folder
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
 GOOD = {
@@ -1506,7 +1506,7 @@ def small_disk(database: Target):
 def test_a_full_disk_of_the_server_loses_nothing(land, query, tmp_path, small_disk, monkeypatch):
     # this checkout's own embedded server has nothing to say of it
     monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
-    monkeypatch.setattr("ingestion.server.STATE_DIR", tmp_path / "state")
+    monkeypatch.setattr("ingestion.warehouse.state.STATE_DIR", tmp_path / "state")
     (tmp_path / "small.jsonl").write_text(line())
     land(tmp_path / "small.jsonl")
     counts = generate(100_000, 11, tmp_path / "big.jsonl")

@@ -23,10 +23,10 @@ import pytest
 from psycopg2 import sql
 
 from ingestion import raw_tables
-from ingestion.server import Server
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import _execute, reachable_folder
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
 
 PARTS = ("models", "macros", "seeds", "snapshots", "tests", "docs", "dbt_packages")
 BUILD = ("build", "--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")

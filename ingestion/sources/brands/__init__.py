@@ -21,7 +21,7 @@ from psycopg2 import sql
 from ingestion.pipeline import LoadReport, finish_pending, load, make_pipeline, one_at_a_time
 from ingestion.sources.brands.reader import Reading, read
 from ingestion.sources.brands.settings import BRAND_RELEASES, BRANDS, TABLES, FileKind
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 if TYPE_CHECKING:
     from dlt.sources import DltResource

@@ -36,7 +36,7 @@ from ingestion.sources.brands.settings import (
     FileKind,
 )
 from ingestion.texts import WHITE_SPACE, trim
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 # A file's columns from left to right; a text is the header of one that nobody asked for.
 Layout = list[Column | str]

@@ -65,7 +65,8 @@ from ingestion.sources.tmdb.settings import (
     SAMPLE_PULLS,
     TmdbSettings,
 )
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.target import Target
 
 ENV_FILE = PROJECT_DIR / ".env"
 SAMPLE = "sample"  # the origin of films that came from the stand-in

@@ -8,7 +8,7 @@ from typing import Any
 from dlt.common.configuration import configspec
 from dlt.common.configuration.specs import BaseConfiguration
 
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 # TMDB's limits (its API reference; status codes from its list of errors)
 LAST_PAGE = 500  # no list goes further, whatever its total_pages says

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ingestion.sources.transactions.inputs import Input
     from ingestion.sources.transactions.landing import Copy
     from ingestion.sources.transactions.ledger import Plan
-    from ingestion.warehouse import Target
+    from ingestion.warehouse.target import Target
 
 NAMED = 8  # unknown fields that a report names
 _TEXT = {"data_type": "text"}

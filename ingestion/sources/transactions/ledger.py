@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ingestion.warehouse import Target
+    from ingestion.warehouse.target import Target
 
 
 CLOCK_PATIENCE = 10  # seconds; clocks of two machines may differ by less, and are waited for

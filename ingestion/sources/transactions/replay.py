@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import dlt
 
     from ingestion.sources.transactions.landing import Copy
-    from ingestion.warehouse import Target
+    from ingestion.warehouse.target import Target
 
 HEAD = """\
 # Rejected transactions: a reference, a tab, the text as it stood. Mend the text, leave the

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -17,10 +16,10 @@ from urllib.parse import quote
 import psycopg2
 import yaml
 
-from ingestion import libpq, paths
 from ingestion.errors import UserError, told
-from ingestion.paths import PROJECT_DIR, STATE_DIR  # noqa: F401 - for who asks where they are
-from ingestion.profile_text import render
+from ingestion.warehouse import libpq
+from ingestion.warehouse.paths import EXAMPLE, PROJECT_DIR, home, profiles_home
+from ingestion.warehouse.profile_text import render
 
 # What of a profile's output is read here.
 _READ = {"type", "host", "port", "user", "password", "pass", "dbname", "database", "schema"}
@@ -132,14 +131,14 @@ def profiles_path() -> Path:
     if folder:
         return Path(folder) / "profiles.yml"
     here = PROJECT_DIR / "profiles.yml"
-    place = paths.profiles_home() / "profiles.yml"  # another where the checkout is not ours
+    place = profiles_home() / "profiles.yml"  # another where the checkout is not ours
     if os.access(here, os.R_OK) or (here == place and here.exists()):
         return here
-    home = paths.home()
-    home = home and home / ".dbt" / "profiles.yml"
-    if place.exists() or not (home and os.access(home, os.R_OK)):
+    user_home = home()
+    own = user_home and user_home / ".dbt" / "profiles.yml"
+    if place.exists() or not (own and os.access(own, os.R_OK)):
         return place
-    return home if f"\n{_profile_name()}:" in f"\n{home.read_text(encoding='utf-8')}" else place
+    return own if f"\n{_profile_name()}:" in f"\n{own.read_text(encoding='utf-8')}" else place
 
 
 def role_names() -> dict[str, str]:
@@ -168,21 +167,6 @@ def project() -> dict:
     return yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
 
 
-def load_target(name: str | None = None, profiles: Path | None = None) -> Target:
-    """The target as ``read_target`` reads it, once what it says of the embedded server is true.
-
-    Raises:
-        UserError: as for ``read_target``; or this checkout is a copy of another, whose that is.
-    """
-    target = read_target(name, profiles)
-    if profiles is None and target.host == "127.0.0.1":
-        from ingestion import server
-
-        if server.follow(target):
-            return read_target(name)
-    return target
-
-
 def read_target(name: str | None = None, profiles: Path | None = None) -> Target:
     """The named target of this project's profile, or its default one (DBT_TARGET, ``target:``).
 
@@ -193,7 +177,7 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
     """
     path = profiles or profiles_path()
     if not path.exists() and not profiles and libpq.naming():
-        path = paths.EXAMPLE
+        path = EXAMPLE
     if not path.exists():
         raise UserError(
             f"There is no {path}.\n"
@@ -230,17 +214,3 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
         raise UserError(
             f"{path} cannot be read: {told(error)}\nCompare it with profiles.yml.example."
         ) from error
-
-
-def program(name: str) -> str:
-    """Path of a PostgreSQL client program: the embedded server's, else the one on PATH.
-
-    Raises:
-        UserError: there is none.
-    """
-    from ingestion import server
-
-    found = server.client(name) or shutil.which(name)
-    if not found:
-        raise UserError(f"{name} is not installed.\nInstall PostgreSQL's client programs.")
-    return str(found)

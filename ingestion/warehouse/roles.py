@@ -16,10 +16,12 @@ from dataclasses import replace
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from ingestion import server, warehouse
-from ingestion.warehouse import PROJECT_DIR, Target
+from ingestion.warehouse.embedded import Server
+from ingestion.warehouse.paths import PROJECT_DIR
+from ingestion.warehouse.state import is_embedded
+from ingestion.warehouse.target import Target, project, role_names, schema_name
 
-MACRO = PROJECT_DIR / "macros" / "make_roles.sql"
+MACRO = next(PROJECT_DIR.glob("macros/**/make_roles.sql"))
 
 
 def acting_as(role: str, target: Target) -> Target:
@@ -28,8 +30,8 @@ def acting_as(role: str, target: Target) -> Target:
     That is the embedded server's; on another one, in another database, or with a login of the
     user's own making, the profile's login does all.
     """
-    embedded = server.Server()
-    if not server.is_embedded(target) or target.dbname != embedded.target.dbname:
+    embedded = Server()
+    if not is_embedded(target) or target.dbname != embedded.target.dbname:
         return target
     if target.user not in {embedded.target.user, embedded.login("transformer").user}:
         return target
@@ -42,8 +44,8 @@ def rights(target: Target) -> str:
     body = re.search(r"do \$make_roles\$.*\$make_roles\$", MACRO.read_text("utf-8"), re.DOTALL)
     environment = Environment(undefined=StrictUndefined)  # noqa: S701 - SQL, not a web page
     return environment.from_string(body[0]).render(
-        ours=warehouse.role_names(),
-        limits=warehouse.project()["vars"]["reporter_limits"],
+        ours=role_names(),
+        limits=project()["vars"]["reporter_limits"],
         alone=True,
         loaded=landing_schemas(),
         built=built_schemas(target),
@@ -67,10 +69,8 @@ def landing_schemas() -> list[str]:
 def built_schemas(target: Target) -> list[str]:
     """Schemas of what dbt makes on a target, as dbt_project.yml names them."""
     kinds = ("models", "seeds", "snapshots", "data_tests")
-    project, whole = warehouse.project(), warehouse.schema_name("{}", target)
-    return sorted(
-        {whole.format(name) for kind in kinds for name in _schemas(project.get(kind, {}))}
-    )
+    config, whole = project(), schema_name("{}", target)
+    return sorted({whole.format(name) for kind in kinds for name in _schemas(config.get(kind, {}))})
 
 
 def _schemas(config: dict) -> Iterator[str]:

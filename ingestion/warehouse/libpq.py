@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ingestion.errors import UserError
-from ingestion.paths import home
+from ingestion.warehouse.paths import home
 
 # Those that say where a server is. Who names none of them means the default server.
 _PLACE = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE")

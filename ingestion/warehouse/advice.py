@@ -39,11 +39,11 @@ def on_privilege(error: BaseException) -> str:
 
 def on_loss() -> str | None:
     """Why the embedded server went away, if that is the warehouse and its log or disk tell."""
-    from ingestion import server
+    from ingestion.warehouse import access
 
     embedded = None
     with suppress(UserError):
-        embedded = server.chosen(settled=False)
+        embedded = access.chosen(settled=False)
     if not embedded or not embedded.initialised:
         return None
     lately = _lately(embedded)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
-from ingestion.paths import PROJECT_DIR
 from ingestion.terminal import echo
+from ingestion.warehouse.paths import PROJECT_DIR
 
 if TYPE_CHECKING:
-    from ingestion.server import Server
+    from ingestion.warehouse.embedded import Server
 
 
 def mark(server: Server) -> dict[str, str | int]:

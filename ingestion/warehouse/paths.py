@@ -8,12 +8,13 @@ which then is MARQUEE_STATE_DIR or, without that, below the user's home.
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from ingestion.errors import UserError
 
-PROJECT_DIR = Path(__file__).resolve().parent.parent
+PROJECT_DIR = Path(__file__).resolve().parents[2]
 EXAMPLE = PROJECT_DIR / "profiles.yml.example"
 
 
@@ -101,3 +102,17 @@ def settle() -> None:
 def dbt_command() -> str:
     """How to call dbt from the checkout so that it finds what is here."""
     return ".venv/bin/dbt" if writable(PROJECT_DIR) else "marquee dbt"
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as far as possible: a killed ``initdb`` may still be writing into it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file, all or nothing, for its owner only."""
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    scratch.replace(path)

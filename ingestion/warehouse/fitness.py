@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ingestion.errors import UserError
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 OLDEST_SERVER = 14
 
