@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ingestion import __version__
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import advice, identity, libpq, paths
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -90,7 +90,7 @@ def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str 
     the new lines land.
     """
     from ingestion.sources import transactions
-    from ingestion.sources.transactions.inputs import find_files
+    from ingestion.sources.transactions.inputs.files import find_files
 
     found = find_files(files)  # before a server is started for nothing
     _report(transactions.ingest(found, _target(target_name), replace=replace))
@@ -232,12 +232,12 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, psycopg2.OperationalError):
             if advice.is_loss(cause) and (why := advice.on_loss()):
                 return why
-            first = told(cause)
+            first = error_line(cause)
             return (
                 f"The warehouse went away: {first}\nSee `marquee db status`, then run this again."
             )
         if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
-            return f"{told(cause)}\n{advice.on_privilege(cause)}"
+            return f"{error_line(cause)}\n{advice.on_privilege(cause)}"
     root = causes[-1]
     said = f"{type(root).__name__}: " if str(root).strip() else ""
-    return f"{said}{told(root)}\nRun it again as `marquee --debug ...` to see where."
+    return f"{said}{error_line(root)}\nRun it again as `marquee --debug ...` to see where."

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from ingestion.errors import UserError
-from ingestion.export import FORMATS, LATEST, MANIFEST, export_marts
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
 from ingestion.warehouse.target import marts_schema
+from serving.export import FORMATS, export_marts
+from serving.export.place import LATEST, MANIFEST
 
 
 @click.group()

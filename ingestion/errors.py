@@ -21,7 +21,7 @@ class UserError(click.ClickException):
         return printable(self.message)
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """What an error says of itself, in one line; where it says nothing, what it is and whence."""
     for line in str(error).splitlines():
         if line.strip():

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from ingestion import interrupts
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.run import target_path
 from ingestion.terminal import echo
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -97,7 +97,7 @@ def _run_colibri(target: Path, folder: Path) -> None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(
-            f"dbt-colibri failed: {told(error)}\nInstall it anew: make lineage"
+            f"dbt-colibri failed: {error_line(error)}\nInstall it anew: make lineage"
         ) from error
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if done.returncode or not (folder / "index.html").exists():

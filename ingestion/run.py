@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg2
 
 from ingestion import interrupts, progress, raw_tables
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.pipeline import LoadReport
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access, roles
@@ -338,7 +338,7 @@ def dbt(
         lease = getattr(outcome.exception, "msg", "").splitlines()
         if lease and lease[0].startswith("Another dbt "):  # macros/build_lease.sql says it all
             raise UserError("\n".join(lease[:2]))
-        why = told(outcome.exception)
+        why = error_line(outcome.exception)
         raise UserError(f"dbt {command} stopped: {why}\nSee {_relative(log_path())}")
     if not outcome.success:
         failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]

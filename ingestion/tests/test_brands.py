@@ -480,7 +480,7 @@ from pathlib import Path
 import dlt.common.storages.load_package, dlt.pipeline.pipeline
 from ingestion.pipeline import make_pipeline
 from ingestion.sources.brands import ingest_brands
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 module, owner, method, about, file, folder = sys.argv[1:]
 whole = getattr(getattr(sys.modules[module], owner), method)

@@ -13,7 +13,7 @@ import pytest
 
 from ingestion import run
 from ingestion.cli import explain
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.sources.tmdb.standin import StandIn
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import unused_port
@@ -206,7 +206,7 @@ def test_an_error_without_a_word_is_told_all_the_same(error: BaseException):
     first, second = explain(_raised(error)).splitlines()
     assert f"{type(error).__name__} without a word, in _raise (test_cli.py, line" in first
     assert second
-    assert told(type(error)()) == f"{type(error).__name__} without a word"
+    assert error_line(type(error)()) == f"{type(error).__name__} without a word"
 
 
 def test_an_error_says_its_first_line_that_is_not_empty():

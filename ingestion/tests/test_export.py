@@ -28,11 +28,11 @@ import pytest
 from psycopg2 import sql
 
 from ingestion.errors import UserError
-from ingestion.export import export_marts
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target, marts_schema
+from serving.export import export_marts
 
 MARTS = """
 create schema marts;
@@ -223,8 +223,8 @@ def test_all_marts_are_of_one_moment_and_stay_while_they_are_read(warehouse, tmp
 
 SCRIPT = """
 import sys
-from ingestion.export import export_marts
-from ingestion.warehouse import Target
+from serving.export import export_marts
+from ingestion.warehouse.target import Target
 export_marts(Target(**eval(sys.argv[1])), "marts", sys.argv[2])
 """
 

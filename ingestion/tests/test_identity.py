@@ -27,7 +27,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Path]:
     for state in folder.glob("*/.marquee"):
         checkout = Checkout(state.parent)
         checkout.write_programs()
-        code = "from ingestion.server import Server; Server().delete()"
+        code = "from ingestion.warehouse.embedded import Server; Server().delete()"
         checkout.run("python", "-c", code, PYTHONPATH=_path(checkout))
     shutil.rmtree(folder)
 

@@ -30,7 +30,7 @@ import s3fs
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions.inputs import STDIN, find_files
+from ingestion.sources.transactions.inputs.files import STDIN, Inbox, find_files
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import unused_port
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -211,7 +211,7 @@ def test_what_landed_is_not_fetched_again(land, bucket, monkeypatch):
     bucket.put("x.jsonl", jsonl(1))
     url = f"{bucket.url}/x.jsonl"
     land(url)
-    monkeypatch.setattr(transactions.inputs.Inbox, "fetch", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(Inbox, "fetch", lambda *_: pytest.fail("fetched"))
     assert "has landed before" in land(url).notes[0]
 
 
@@ -415,7 +415,7 @@ from pathlib import Path
 from ingestion.pipeline import make_pipeline
 from ingestion.sources import transactions
 from ingestion.sources.transactions import ledger, settings
-from ingestion.warehouse import Target
+from ingestion.warehouse.target import Target
 
 settings.CHUNK_BYTES = 10_000
 moment, folder, *target = sys.argv[1:]

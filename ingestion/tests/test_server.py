@@ -121,7 +121,7 @@ def python(code: str, *args: object) -> list[str]:
     return [sys.executable, "-c", code, *map(str, args)]
 
 
-START = "import sys; from pathlib import Path; from ingestion.server import Server; "
+START = "import sys; from pathlib import Path; from ingestion.warehouse.embedded import Server; "
 START += "Server(Path(sys.argv[1])).start(int(sys.argv[2]))"
 
 

@@ -307,7 +307,7 @@ def test_killed_pull_goes_on_where_it_was(
         "from pathlib import Path\n"
         "from ingestion.pipeline import make_pipeline\n"
         "from ingestion.sources import tmdb\n"
-        "from ingestion.warehouse import Target\n"
+        "from ingestion.warehouse.target import Target\n"
         f"target, folder = {database!r}, Path({str(tmp_path / 'dlt')!r})\n"
         "tmdb.ingest(target, pipeline=make_pipeline('tmdb', target, folder))"
     )

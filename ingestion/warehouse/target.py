@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psycopg2
 import yaml
 
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.warehouse import libpq
 from ingestion.warehouse.paths import EXAMPLE, PROJECT_DIR, home, profiles_home
 from ingestion.warehouse.profile_text import render
@@ -212,5 +212,5 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
         ) from error
     except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} cannot be read: {told(error)}\nCompare it with profiles.yml.example."
+            f"{path} cannot be read: {error_line(error)}\nCompare it with profiles.yml.example."
         ) from error

@@ -50,7 +50,7 @@ from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.progress import task
 from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable
@@ -604,6 +604,6 @@ def _settings() -> TmdbSettings:
         return resolve_configuration(TmdbSettings(), sections=("sources", "tmdb"))
     except ConfigurationException as error:
         raise UserError(
-            f"A setting under [sources.tmdb] is wrong: {told(error)}\n"
+            f"A setting under [sources.tmdb] is wrong: {error_line(error)}\n"
             "Mend it in .dlt/config.toml, or the environment variable SOURCES__TMDB__<NAME>."
         ) from error

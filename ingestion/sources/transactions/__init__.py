@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import dlt
     from dlt.extract import DltSource
 
-    from ingestion.sources.transactions.inputs import Input
+    from ingestion.sources.transactions.inputs.files import Input
     from ingestion.sources.transactions.landing import Copy
     from ingestion.sources.transactions.ledger import Plan
     from ingestion.warehouse.target import Target
@@ -113,16 +113,17 @@ def ingest(
             (``sources.transactions.max_reject_share``); changed content. Files that are not
             concerned have landed then, and the message says so.
     """
-    from ingestion.sources.transactions import inputs, ledger
+    from ingestion.sources.transactions import ledger
+    from ingestion.sources.transactions.inputs import files
 
     began = time.monotonic()
-    found = inputs.find_files(paths)
+    found = files.find_files(paths)
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
         finish_earlier(pipeline, target, report)
         landed = ledger.landed(target, pipeline.dataset_name)
-        with inputs.Inbox(_inbox(pipeline)) as inbox:
+        with files.Inbox(_inbox(pipeline)) as inbox:
             plan = ledger.plan(inbox.receive(found), landed, inbox, replace=replace)
             report.notes += inbox.notes
             if plan.files:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ingestion import interrupts
-from ingestion.errors import UserError, told
+from ingestion.errors import UserError, error_line
 from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
@@ -143,7 +143,7 @@ def _whole(out: Path) -> Iterator[IO[bytes]]:
         if error.errno == errno.ENOSPC:
             raise
         raise UserError(
-            f"{out} cannot be written: {error.strerror or told(error)}.\nGive another file."
+            f"{out} cannot be written: {error.strerror or error_line(error)}.\nGive another file."
         ) from error
 
 

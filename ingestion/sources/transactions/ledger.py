@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
 from ingestion.progress import task
-from ingestion.sources.transactions.inputs import Inbox, LocalFile, RemoteFile
+from ingestion.sources.transactions.inputs.files import Inbox, LocalFile, RemoteFile
 from ingestion.sources.transactions.reader import SourceFile, form_of, header_of, probe
 
 if TYPE_CHECKING:

@@ -11,16 +11,15 @@ import fnmatch
 import glob
 import hashlib
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
-from ingestion.errors import UserError, install_command
+from ingestion.errors import UserError
+from ingestion.object_store import CHANGED, STORES, as_user_error, etag_of, objects_at, open_store
 from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
@@ -159,9 +158,6 @@ def _local_files(given: str) -> list[Input]:
 
 # Object stores
 
-_CHANGED = "{} was changed while it was read.\nRun this again."
-STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # beginning of a URL: package that reads it
-
 
 def _remote_files(url: str) -> list[Input]:
     protocol, _, path = url.partition("://")
@@ -171,15 +167,21 @@ def _remote_files(url: str) -> list[Input]:
             f"URLs of {protocol}:// are bucket and key, without credentials.\n"
             "They come from the cloud's own places, such as AWS_* in the environment."
         )
-    store = _store(protocol)
-    with _told(url):
+    if protocol not in STORES:
+        raise UserError(
+            f"Transactions are not read from {protocol}:// addresses.\n"
+            "Give files, folders, globs, s3://, gs:// and az:// URLs, or - for standard input."
+        )
+    with as_user_error(f"{protocol}://"):
+        store = open_store(protocol)
+    with as_user_error(url):
         if not key or key.endswith("/"):
             objects = store.find(path, detail=True)
             names = sorted(name for name in objects if _is_meant(name.rpartition("/")[2]))
             if not names:
                 raise UserError(f"There is no file of transactions below {url}.\n{KINDS}")
         else:
-            objects = _objects(store, path)
+            objects = objects_at(store, path)
             names = sorted(name for name, info in objects.items() if info["type"] == "file")
             if not names and objects:
                 raise UserError(
@@ -189,75 +191,9 @@ def _remote_files(url: str) -> list[Input]:
             if not names:
                 raise FileNotFoundError(url)
         return [
-            RemoteFile(f"{protocol}://{n}", objects[n]["size"], _etag(objects[n]), store)
+            RemoteFile(f"{protocol}://{n}", objects[n]["size"], etag_of(objects[n]), store)
             for n in names
         ]
-
-
-def _objects(store: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
-    """What is at a path, or matches it as a glob."""
-    try:
-        info = store.info(path)
-    except FileNotFoundError:
-        return store.glob(path, detail=True) if glob.has_magic(path) else {}
-    return {info["name"]: info}
-
-
-def _store(protocol: str) -> AbstractFileSystem:
-    import fsspec
-
-    package = STORES.get(protocol)
-    if not package:
-        raise UserError(
-            f"Transactions are not read from {protocol}:// addresses.\n"
-            "Give files, folders, globs, s3://, gs:// and az:// URLs, or - for standard input."
-        )
-    try:
-        kind = fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
-        raise UserError(
-            f"Reading {protocol}:// needs the package {package}.\n"
-            f"Install it: {install_command(protocol)}"
-        ) from error
-    with _told(f"{protocol}://"):
-        return kind(use_listings_cache=False, skip_instance_cache=True)
-
-
-def _etag(info: dict[str, Any]) -> str | None:
-    tag = info.get("ETag") or info.get("etag")
-    return tag and str(tag).strip('"')
-
-
-@contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Errors of an object store in two lines, whichever library raises them."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"There is no {url}.\nCheck bucket and key.") from error
-    except PermissionError as error:
-        raise UserError(
-            f"{url} may not be read: {_brief(error)}.\n"
-            "Check the credentials that are set, and what they allow."
-        ) from error
-    except Exception as error:
-        number = getattr(error, "errno", None)
-        if number == errno.ENOSPC:
-            raise
-        if number == errno.EBUSY:  # what fsspec says of a version that is no longer there
-            raise UserError(_CHANGED.format(url)) from error
-        raise UserError(
-            f"{url} cannot be read: {_brief(error)}.\n"
-            "Check the network, the endpoint and the credentials, and run this again."
-        ) from error
-
-
-def _brief(error: Exception) -> str:
-    """The first line of what a library says, without queries of URLs: tokens may be in them."""
-    said = re.sub(r"(\w://[^\s?'\"]*)\?[^\s'\"]*", r"\1", str(error)).strip()
-    return (said.splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 # Copies
@@ -313,16 +249,16 @@ class Inbox:
         path = file.url.partition("://")[2]
         # without a cache each read is one request, for the version that was there when it opened
         with (
-            _told(file.url),
+            as_user_error(file.url),
             file.store.open(path, "rb", cache_type="none") as source,
             copy.open("wb") as out,
         ):
             _copy(source, out, advance)
             if out.tell() != source.size:
-                raise UserError(_CHANGED.format(file.url))
-            etag = _etag(getattr(source, "details", None) or {})
-            if etag and etag != _etag(file.store.info(path)):
-                raise UserError(_CHANGED.format(file.url))
+                raise UserError(CHANGED.format(file.url))
+            etag = etag_of(getattr(source, "details", None) or {})
+            if etag and etag != etag_of(file.store.info(path)):
+                raise UserError(CHANGED.format(file.url))
             return copy, etag
 
     def drop(self, file: RemoteFile) -> None:
