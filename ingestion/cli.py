@@ -23,7 +23,7 @@ LAZY = {  # command groups whose modules are imported only when they are called
     "export": ("ingestion.commands_export", "export"),
     "lineage": ("ingestion.lineage", "lineage"),
     "rejects": ("ingestion.commands_rejects", "rejects"),
-    "superset": ("ingestion.commands_superset", "superset"),
+    "superset": ("ingestion.cli_superset", "superset"),
 }
 
 

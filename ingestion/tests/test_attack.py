@@ -260,9 +260,9 @@ def test_daily_work_beside_planted_code_gives_nobody_more_rights(site: Site):
 
 
 SUPERSET = """
-from ingestion import server
-from ingestion.commands_superset import Superset
-place = Superset(server.ready())
+from bi.superset.service import Superset
+from ingestion.warehouse import access
+place = Superset(access.ready())
 place.make_database()
 with place.reader().connect() as connection, connection.cursor() as cursor:
     cursor.execute("select count(*) from marts.dim_city")

@@ -20,8 +20,8 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from ingestion import superset_database
-from ingestion.commands_superset import LIMITS, _sqlalchemy
+from bi.superset import database
+from bi.superset.service import LIMITS, _sqlalchemy
 from ingestion.errors import UserError
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import _execute, reachable_folder, unused_port
@@ -539,20 +539,20 @@ def test_supersets_database_is_its_own_and_an_old_one_is_handed_over(embedded: E
     with closing(superuser.target.connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute("create database superset")
-    old = Built(replace(superuser.target, dbname=superset_database.DATABASE), embedded.folder)
+    old = Built(replace(superuser.target, dbname=database.DATABASE), embedded.folder)
     old.execute(
         "create type kind as enum ('a'); create table ab_user (id serial, of kind);"
         " create sequence ab_user_id; create view ab_seen as select * from ab_user"
     )
-    own = Built(superset_database.make(embedded.server), embedded.folder)
+    own = Built(database.make(embedded.server), embedded.folder)
     own.execute("alter table ab_user add column more int; alter type kind add value 'b'")
-    assert own.target.user == superset_database.ROLE
+    assert own.target.user == database.ROLE
     assert own.one("select rolsuper from pg_roles where rolname = current_user") is False
     owners = "select distinct pg_get_userbyid(relowner) from pg_class where relname ~ '^ab_'"
-    assert own.rows(owners) == [(superset_database.ROLE,)]
-    assert superset_database.make(embedded.server) == own.target
+    assert own.rows(owners) == [(database.ROLE,)]
+    assert database.make(embedded.server) == own.target
     for role in ROLES:
-        elsewhere = replace(embedded.server.login(role), dbname=superset_database.DATABASE)
+        elsewhere = replace(embedded.server.login(role), dbname=database.DATABASE)
         with pytest.raises(UserError, match="permission denied for database"):
             elsewhere.connect()
     with pytest.raises(UserError, match="permission denied for database"):

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 import requests
 
-from ingestion.superset_assets import of_kind, read, write
+from bi.superset.assets import of_kind, read, write
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR

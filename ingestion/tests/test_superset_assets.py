@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ingestion import superset_assets
-from ingestion.superset_assets import bundle, cleaned, mart_models, of_kind, problems, read, write
+from bi.superset import assets
+from bi.superset.assets import bundle, mart_models, of_kind, read, write
+from bi.superset.checks import problems
+from bi.superset.cleaning import cleaned
 from ingestion.tests.built import Built
 from ingestion.warehouse.paths import PROJECT_DIR
 
@@ -260,10 +262,10 @@ def test_a_chart_of_another_plugin_keeps_the_query_that_the_browser_saved(manife
 
 def test_files_are_written_in_one_way_and_hold_nothing_of_one_machine(tmp_path):
     write(read(), tmp_path)
-    for kind in superset_assets.KINDS:
-        for path in (superset_assets.FOLDER / kind).rglob("*.yaml"):
+    for kind in assets.KINDS:
+        for path in (assets.FOLDER / kind).rglob("*.yaml"):
             text = path.read_text()
-            assert (tmp_path / path.relative_to(superset_assets.FOLDER)).read_text() == text
+            assert (tmp_path / path.relative_to(assets.FOLDER)).read_text() == text
             assert not re.search(r"chartId|datasetId|password|sqlalchemy_uri|127\.0\.0\.1", text)
     assert write(read(), tmp_path) == []
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ingestion import commands_superset
-from ingestion.commands_superset import DATABASE, Superset
+from bi.superset import service
+from bi.superset.database import DATABASE
+from bi.superset.service import Superset
 from ingestion.errors import UserError
 from ingestion.warehouse.target import Target
 
@@ -18,7 +19,7 @@ from ingestion.warehouse.target import Target
 @pytest.fixture
 def place(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Superset]:
     """Superset to be, over a server of the user's own, with its state in a temporary folder."""
-    monkeypatch.setattr(commands_superset, "STATE_DIR", tmp_path)
+    monkeypatch.setattr(service, "STATE_DIR", tmp_path)
     monkeypatch.delenv("MARQUEE_REPORTER_PASSWORD", raising=False)
     yield Superset(target)
     _execute(target, f"drop database if exists {DATABASE} with (force)")
@@ -72,7 +73,7 @@ def test_a_login_that_may_not_make_databases_is_told_what_to_do(place: Superset)
 
 
 def test_without_superset_it_says_how_to_get_it(place: Superset, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands_superset, "ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(service, "ENVIRONMENT", tmp_path)
     with pytest.raises(UserError, match="make superset"):
         place.prepare()
 
@@ -80,7 +81,7 @@ def test_without_superset_it_says_how_to_get_it(place: Superset, tmp_path, monke
 def test_before_the_first_build_it_says_what_is_missing(place: Superset, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    monkeypatch.setattr(commands_superset, "ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(service, "ENVIRONMENT", tmp_path)
     monkeypatch.setenv("DBT_TARGET_PATH", str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="make run"):
         place.prepare()

@@ -1,4 +1,4 @@
-"""``marquee superset``: Superset over the marts, with the dashboards below ``bi/superset``.
+"""Superset over the marts of one target: set up, served, exported.
 
 Superset lives in an environment of its own (``.venv-superset``, made by ``make superset``). What it
 knows is in a database of its own, ``superset``, on the warehouse's server: a role of its own has it
@@ -20,25 +20,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import click
 import psycopg2
 from psycopg2 import sql
 
-from ingestion import superset_database
+from bi.superset import database
+from bi.superset.assets import FOLDER, bundle, read, write
+from bi.superset.checks import problems
+from bi.superset.cleaning import cleaned
+from bi.superset.database import DATABASE
 from ingestion.errors import UserError
-from ingestion.places import on_disk
 from ingestion.run import target_path
-from ingestion.superset_assets import FOLDER, bundle, cleaned, problems, read, write
-from ingestion.superset_database import DATABASE
 from ingestion.terminal import echo
-from ingestion.warehouse import access
 from ingestion.warehouse.embedded import Server
-from ingestion.warehouse.machine import port_taken
 from ingestion.warehouse.paths import PROJECT_DIR, STATE_DIR, write_private
 from ingestion.warehouse.state import is_embedded
 from ingestion.warehouse.target import Target, marts_schema, role_names
 
 HOST, PORT = "127.0.0.1", 8088
+
+
 # Its pages wait a minute for an answer: nothing runs on for one that has given up. Said for each
 # connection, for the reporter may change what is set for the role.
 LIMITS = {
@@ -46,62 +46,9 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "5s",
 }
+
+
 ENVIRONMENT = PROJECT_DIR / ".venv-superset"
-target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
-
-
-@click.group(invoke_without_command=True)
-@click.option("--port", default=PORT, show_default=True, type=click.IntRange(1024, 65535))
-@target_option
-@click.pass_context
-def superset(context: click.Context, port: int, target_name: str | None) -> None:
-    """Serve the dashboards on 127.0.0.1; the first time, set Superset up."""
-    if context.invoked_subcommand:
-        return
-    place = Superset(access.ready(target_name))
-    address = f"http://{HOST}:{port}"
-    password = place.prepare()
-    if password:
-        echo(f"Log in as admin, password {password}\nIt is printed this once.")
-    if place.reader() == place.target:
-        echo(
-            f"Superset reads as {place.target.user}. To have it read as the reporter, set"
-            " MARQUEE_REPORTER_PASSWORD."
-        )
-    running = port_taken(port)
-    if running and not _answers(address):
-        raise UserError(
-            f"Port {port} is used by another program.\n"
-            f"Choose another one: make superset PORT={port + 1}"
-        )
-    for dashboard in place.dashboards():
-        echo(
-            f"{dashboard['dashboard_title']:<14} {address}/superset/dashboard/{dashboard['slug']}/"
-        )
-    if running:
-        echo("Superset is running already.")
-        return
-    echo("Ctrl-C stops it.")
-    place.serve(port)
-
-
-@superset.command()
-@click.option("--to", metavar="FOLDER", help="Another folder.")
-@target_option
-def export(to: str | None, target_name: str | None) -> None:
-    """Write dashboards that were edited in Superset back to bi/superset."""
-    folder = on_disk(to, "The folder of dashboards") if to else FOLDER
-    changed = Superset(access.ready(target_name)).export(folder)
-    for path in changed:
-        echo(os.path.relpath(folder / path) if folder == FOLDER else folder / path)
-    echo(f"{len(changed)} files changed.")
-
-
-@superset.command()
-@target_option
-def password(target_name: str | None) -> None:
-    """Give the user admin a new password, and print it."""
-    echo(Superset(access.ready(target_name)).new_password())
 
 
 @dataclass
@@ -231,7 +178,7 @@ class Superset:
             UserError: that database belongs to another Superset, or may not be made.
         """
         if is_embedded(self.target):
-            superset_database.make(Server())
+            database.make(Server())
         else:
             self._make_database()
         if self.state.get("secret_key"):
@@ -268,7 +215,7 @@ class Superset:
     def metadata(self) -> Target:
         """The database for what Superset knows."""
         if is_embedded(self.target):
-            return superset_database.login(Server())
+            return database.login(Server())
         return replace(self.target, dbname=DATABASE)
 
     def _refuse_before_set_up(self) -> None:
@@ -326,7 +273,7 @@ def _sqlalchemy(target: Target, settings: dict[str, str] | None = None) -> str:
     return f"{url}{'&' if '?' in url else '?'}options={quote(options)}"
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     """Whether a Superset answers there."""
     import requests
 
