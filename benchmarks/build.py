@@ -28,7 +28,7 @@ from statistics import median
 import click
 import pandas as pd
 
-from ingestion import run
+from ingestion import dbt_runner
 from ingestion.sources import brands, tmdb, transactions
 from ingestion.sources.transactions import generator
 from ingestion.warehouse.access import load_target
@@ -100,7 +100,7 @@ QUESTIONS = {
 @click.option("--repeats", default=30, help="How often each question is asked.")
 def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
     """Print build times and ratios, the cost of a step, and the times of queries."""
-    run.install_packages()
+    dbt_runner.install_packages()
     full = load_target()
     prepare(full)
     short = replace(full, dbname="short")
@@ -136,7 +136,9 @@ def prepare(target: Target) -> None:
     brands.ingest_brands(None, target)
     brands.ingest_releases(None, target)
     tmdb.ingest(target)
-    run.dbt("build", target, "--select", *AROUND, "--exclude", "test_type:data", label="Building")
+    dbt_runner.dbt(
+        "build", target, "--select", *AROUND, "--exclude", "test_type:data", label="Building"
+    )
 
 
 def land(target: Target, rows: int, days: int, seed: int) -> None:
@@ -193,7 +195,9 @@ def dbt(target: Target, *options: str) -> float:
 
 def model_seconds() -> list[tuple[str, float]]:
     """Seconds of each model in the last `dbt run`, the slowest first."""
-    results = json.loads((run.target_path() / "run_results.json").read_text(encoding="utf-8"))
+    results = json.loads(
+        (dbt_runner.target_path() / "run_results.json").read_text(encoding="utf-8")
+    )
     found = {r["unique_id"].split(".")[-1]: r["execution_time"] for r in results["results"]}
     return sorted(found.items(), key=lambda item: -item[1])
 

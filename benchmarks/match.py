@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ingestion import run
+from ingestion import dbt_runner
 from ingestion.errors import UserError
 from ingestion.sources import brands
 from ingestion.sources.tmdb.settings import LIST_FIELDS, MOVIES_COLUMNS, REMOVED_COLUMNS
@@ -123,7 +123,7 @@ def main(catalogue: Path, labels: Path, speed: int) -> None:
         if not path.is_file():
             raise UserError(f"There is no {path}.\nGive its place with {option}.")
     target = load_target()
-    run.install_packages()
+    dbt_runner.install_packages()
     films, labelled = read_films(catalogue), read_labels(labels)
     land_films(target, films)
     answers = labelled[["brand", "position", "tmdb_id", "confidence"]]
@@ -136,9 +136,11 @@ def main(catalogue: Path, labels: Path, speed: int) -> None:
     copy(target, "labels", answers)
     brands.ingest_brands(None, target)
     land_releases(target, labelled[["brand", "position", "release"]])
-    run.dbt("seed", target, "--select", "brand_match_corrections", "title_aliases", label="Seeding")
+    dbt_runner.dbt(
+        "seed", target, "--select", "brand_match_corrections", "title_aliases", label="Seeding"
+    )
     execute(target, "truncate seeds.brand_match_corrections")
-    run.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
+    dbt_runner.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
 
     releases = execute(target, RELEASES)
     report_quality(releases[releases["is_labelled"]].copy(), films)
@@ -456,11 +458,13 @@ def report_speed(target: Target, labelled: pd.DataFrame, held: int, films: int) 
     ]
     land_releases(target, pd.DataFrame(rows, columns=["brand", "position", "release"]))
     started, busy = time.monotonic(), server_seconds(target)
-    run.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
+    dbt_runner.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
     built = time.monotonic()
     execute(target, f"create temp table result as select * from intermediate.{RESULT}")  # noqa: S608
     ended = time.monotonic()
-    results = json.loads((run.target_path() / "run_results.json").read_text(encoding="utf-8"))
+    results = json.loads(
+        (dbt_runner.target_path() / "run_results.json").read_text(encoding="utf-8")
+    )
     seconds = {r["unique_id"].split(".")[-1]: r["execution_time"] for r in results["results"]}
     slowest = sorted(seconds, key=seconds.get, reverse=True)[:4]
     show(

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import click
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ingestion.errors import UserError
-from ingestion.terminal import echo
 from ingestion.warehouse import libpq
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.fitness import problem
@@ -219,21 +217,3 @@ def _disk() -> Check:
     if free >= FREE_GIGABYTES:
         return Check("disk", True, detail)
     return Check("disk", None, detail, f"Free some space: {FREE_GIGABYTES} GB are a good start")
-
-
-@click.command()
-@click.option("--target", "name", help="Target of the profile, as in dbt.")
-def doctor(name: str | None) -> None:
-    """Check that everything Marquee needs is there; exit code 1 if something is not."""
-    found = checks(lambda: load_target(name))
-    width = max(len(check.name) for check in found)
-    for check in found:
-        word, colour = {True: ("ok", "green"), None: ("warn", "yellow"), False: ("FAIL", "red")}[
-            check.ok
-        ]
-        echo(f"{word:<4}", nl=False, fg=colour)
-        echo(f"  {check.name:<{width}}  {check.detail}")
-        if check.remedy:
-            echo(f"{'':<{width + 8}}{check.remedy}")
-    if any(check.ok is False for check in found):
-        raise SystemExit(1)

@@ -28,7 +28,7 @@ from typing import Any
 from ingestion import INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 5.0  # seconds for giving back; then the process ends all the same
+TIMEOUT_SECONDS = 5.0  # seconds for giving back; then the process ends all the same
 ECHO = 0.3  # seconds in which the same signal may come twice: from a terminal, and from make
 
 _given_back: list[Callable[[], object]] = []
@@ -77,7 +77,7 @@ def giving_back(
 
 def _wait(number: int, _: FrameType | None) -> None:
     """Python's handler, in the main thread: it must not end the process before the other one."""
-    time.sleep(PATIENCE + 1)
+    time.sleep(TIMEOUT_SECONDS + 1)
     os._exit(128 + number)  # only where that thread is gone: Python is being shut down
 
 
@@ -88,7 +88,7 @@ def _listen(reading: int) -> None:
     time.sleep(ECHO)
     while select.select([reading], [], [], 0)[0]:
         os.read(reading, 1024)
-    select.select([reading], [], [], PATIENCE - ECHO)
+    select.select([reading], [], [], TIMEOUT_SECONDS - ECHO)
     last = threading.Thread(target=_do, args=((partial(end_programs, 0), *_at_once),), daemon=True)
     last.start()
     last.join(ECHO)

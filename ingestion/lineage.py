@@ -13,34 +13,19 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import click
-
 from ingestion import interrupts
 from ingestion.errors import UserError, error_line
-from ingestion.run import target_path
-from ingestion.terminal import echo
 from ingestion.warehouse.paths import PROJECT_DIR
 
 COLIBRI = PROJECT_DIR / ".venv-lineage" / "bin" / "colibri"
 FOLDER = "lineage"
 DATA = "colibri-manifest.json"
-PATIENCE = 300  # seconds
+TIMEOUT_SECONDS = 300
 # the way back, in a corner of the page that is free
 LINK = (
     '<a href="../static_index.html" style="position:fixed;top:8px;right:16px;z-index:99;'
     'font:14px sans-serif;color:#2563eb">dbt docs</a>'
 )
-
-
-@click.command()
-def lineage() -> None:
-    """Write the page of lineage by column, from what dbt built last.
-
-    `make lineage` installs what it needs, and runs this.
-    """
-    if not COLIBRI.exists():
-        raise UserError("dbt-colibri is not installed here.\nInstall it: make lineage")
-    echo(write_page(target_path()))
 
 
 def write_page(target: Path) -> str:
@@ -92,7 +77,7 @@ def _run_colibri(target: Path, folder: Path) -> None:
             env=os.environ | {"DO_NOT_TRACK": "1"},
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

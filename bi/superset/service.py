@@ -28,8 +28,8 @@ from bi.superset.assets import FOLDER, bundle, read, write
 from bi.superset.checks import problems
 from bi.superset.cleaning import cleaned
 from bi.superset.database import DATABASE
+from ingestion.dbt_runner import target_path
 from ingestion.errors import UserError
-from ingestion.run import target_path
 from ingestion.terminal import echo
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR, STATE_DIR, write_private

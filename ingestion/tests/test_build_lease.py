@@ -75,13 +75,13 @@ def test_the_second_is_told(site: Site):
 
 
 def test_marquee_run_tells_it_in_two_lines(site: Site, monkeypatch):
-    from ingestion import run
+    from ingestion import dbt_runner
     from ingestion.errors import UserError
 
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
     with a_run_under_way(site), pytest.raises(UserError) as told:
-        run.dbt("build", replace(site.target, name="dev"), label="Building")
+        dbt_runner.dbt("build", replace(site.target, name="dev"), label="Building")
     first, second = told.value.message.splitlines()
     assert first.startswith(TOLD)
     assert second.startswith("Wait until it has finished")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ingestion import run
+from ingestion import dbt_runner
 from ingestion.cli import explain
 from ingestion.errors import UserError, error_line
 from ingestion.sources.tmdb.standin import StandIn
@@ -225,4 +225,4 @@ def test_dbt_that_stops_without_a_word(empty: Built, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(dbt.cli.main, "dbtRunner", Stops)
     with pytest.raises(UserError, match="dbt build stopped: StopIteration without a word, in"):
-        run.dbt("build", empty.target, label="Building")
+        dbt_runner.dbt("build", empty.target, label="Building")

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingestion import doctor
+from ingestion.cli import doctor as command
 from ingestion.errors import UserError
 from ingestion.warehouse import fitness
 from ingestion.warehouse.target import Target
@@ -128,8 +129,8 @@ def test_little_room_and_missing_dbt_packages(monkeypatch, tmp_path, database):
 @pytest.mark.parametrize(("verdicts", "code"), [([True, None], 0), ([True, False], 1)])
 def test_command_lists_everything_and_fails_on_a_failure(verdicts, code, monkeypatch):
     made = [doctor.Check(f"thing {ok}", ok, "as found", "" if ok else "mend it") for ok in verdicts]
-    monkeypatch.setattr(doctor, "checks", lambda _: made)
-    result = CliRunner().invoke(doctor.doctor)
+    monkeypatch.setattr(command, "checks", lambda _: made)
+    result = CliRunner().invoke(command.doctor)
     assert result.exit_code == code
     assert "\x1b" not in result.output  # no colour where there is no terminal
     lines = result.output.splitlines()

@@ -282,7 +282,7 @@ def test_a_scratch_server_goes_with_its_command(empty: Built) -> None:
 SLOW = """
 import threading, time
 from ingestion import interrupts
-interrupts.PATIENCE = 1000
+interrupts.TIMEOUT_SECONDS = 1000
 interrupts.watch()
 with interrupts.giving_back(lambda: time.sleep(1000)):
     print("watched", flush=True)

@@ -21,7 +21,7 @@ import yaml
 from click.testing import CliRunner
 from psycopg2.extensions import parse_dsn
 
-from ingestion.commands_db import db
+from ingestion.cli.db import db
 from ingestion.errors import UserError
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse import access, embedded, programs, state

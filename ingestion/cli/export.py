@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ingestion.errors import UserError
+from ingestion.cli.options import refuse_without_warehouse, target_option
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
@@ -29,14 +29,14 @@ def export() -> None:
 @click.option("--excel", is_flag=True, help="CSV for a spreadsheet: no text of it is a formula.")
 @click.option("--select", multiple=True, metavar="NAME", help="Only this mart; fct_* works, too.")
 @click.option("--schema", help="Where the marts are, if generate_schema_name is not ours.")
-@click.option("--target", "name", help="Target of the profile, as in dbt.")
+@target_option
 def marts(  # noqa: PLR0917 - click gives them by name
     to: str,
     kind: str,
     excel: bool,
     select: tuple[str, ...],
     schema: str | None,
-    name: str | None,
+    target_name: str | None,
 ):
     """Write every mart, or a selection, as Parquet or CSV.
 
@@ -47,10 +47,9 @@ def marts(  # noqa: PLR0917 - click gives them by name
     spreadsheet does not compute them, and files are marked as UTF-8.
     """
     place(to)  # before a server is started for nothing
-    if access.none_yet():
-        raise UserError("There is no warehouse yet.\nMake one with: marquee run")
+    refuse_without_warehouse()
     started = time.monotonic()
-    target = access.ready(name)
+    target = access.ready(target_name)
     schema = schema or marts_schema(target)
     manifest = export_marts(target, schema, to, kind, select, excel=excel)
     size = 0

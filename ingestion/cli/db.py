@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import click
 
+from ingestion.cli.options import target_option
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
 from ingestion.terminal import echo
@@ -20,7 +21,6 @@ from ingestion.warehouse.programs import program
 from ingestion.warehouse.state import is_embedded
 from ingestion.warehouse.target import ROLES, Target, profiles_path, read_target, role_names
 
-target_option = click.option("--target", "name", help="Target of the profile, as in dbt.")
 role_option = click.option(
     "--role",
     type=click.Choice([*ROLES, "admin"]),
@@ -59,7 +59,7 @@ def stop() -> None:
 
 @db.command()
 @target_option
-def status(name: str | None) -> None:
+def status(target_name: str | None) -> None:
     """Say where the warehouse is.
 
     The exit code is 1 if it does not answer.
@@ -69,7 +69,7 @@ def status(name: str | None) -> None:
         raise UserError("There is no warehouse yet.\nMake the embedded one with: marquee db start")
     path = profiles_path()
     known = libpq.naming() or (path.exists() and not is_blank(path))
-    target = load_target(name) if known else embedded.target
+    target = load_target(target_name) if known else embedded.target
     by = ", ".join(libpq.naming()) or "profiles.yml"
     facts = {"server": f"your own, by {by}", "address": target.place}
     if is_embedded(target):
@@ -87,13 +87,13 @@ def status(name: str | None) -> None:
 @target_option
 @role_option
 @click.option("--no-password", is_flag=True, help="Leave the password out.")
-def url(name: str | None, role: str | None, no_password: bool) -> None:
+def url(target_name: str | None, role: str | None, no_password: bool) -> None:
     """Print the warehouse's postgresql:// URL.
 
     The password is in it, for tools that want it so. Give a BI tool that of --role reporter, who
     reads marts and nothing else.
     """
-    target = load_target(name)
+    target = load_target(target_name)
     if role:
         target = _login(target, role)
     if no_password:
@@ -104,14 +104,14 @@ def url(name: str | None, role: str | None, no_password: bool) -> None:
 
 @db.command()
 @target_option
-def roles(name: str | None) -> None:
+def roles(target_name: str | None) -> None:
     """Make the roles loader, transformer and reporter, or renew their rights.
 
     The same as `dbt run-operation make_roles`; on the embedded server each gets a login besides.
     """
-    from ingestion.run import install_packages, make_roles
+    from ingestion.dbt_runner import install_packages, make_roles
 
-    target = access.ready(name)
+    target = access.ready(target_name)
     if is_embedded(target):
         access.open_to_roles(Server(), again=True)
     else:

@@ -8,13 +8,12 @@ import click
 
 from bi.superset.assets import FOLDER
 from bi.superset.service import HOST, PORT, Superset, answers
+from ingestion.cli.options import target_option
 from ingestion.errors import UserError
 from ingestion.places import on_disk
 from ingestion.terminal import echo
 from ingestion.warehouse import access
 from ingestion.warehouse.machine import port_taken
-
-target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
 
 
 @click.group(invoke_without_command=True)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import click
 
+from ingestion.cli.options import (
+    loader_target,
+    print_notes,
+    refuse_without_warehouse,
+    target_option,
+)
 from ingestion.errors import UserError
 from ingestion.places import on_disk
 from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
-from ingestion.warehouse import access, roles
 from ingestion.warehouse.target import Target
 
-target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
 reason_option = click.option("--reason", metavar="CODE", help="Only with this reason code.")
 
 
@@ -95,8 +99,7 @@ def replay_command(name: str | None, target_name: str | None) -> None:
 
     texts = replay.mended(on_disk(name, "The mended file")) if name else None
     report = replay.replay(texts, _target(target_name))
-    for note in report.notes:
-        echo(one_line(note, None))
+    print_notes(report)
     echo(f"{report.rows['transactions']:,} rows have landed, in {report.seconds:.1f} s.")
 
 
@@ -106,9 +109,8 @@ def _target(name: str | None) -> Target:
     Raises:
         UserError: there is no warehouse.
     """
-    if access.none_yet():
-        raise UserError("There is no warehouse yet.\nMake one with: marquee run")
-    return roles.acting_as("loader", access.ready(name))
+    refuse_without_warehouse()
+    return loader_target(name)
 
 
 def _none(reason: str | None) -> str:

@@ -1,0 +1,106 @@
+"""``marquee ingest`` lands raw data with dlt; ``marquee generate`` makes some to try."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ingestion.cli.options import loader_target, print_notes, target_option
+from ingestion.terminal import echo
+
+if TYPE_CHECKING:
+    from ingestion.pipeline import LoadReport
+
+
+@click.group()
+def ingest() -> None:
+    """Land raw data with dlt."""
+
+
+@ingest.command("brands")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@target_option
+def ingest_brands(file: Path | None, target_name: str | None) -> None:
+    """Land a brand index FILE (tab, comma or semicolon separated); without FILE the sample."""
+    from ingestion.sources import brands
+
+    _print_report(brands.ingest_brands(file, loader_target(target_name)))
+
+
+@ingest.command("releases")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@target_option
+def ingest_releases(file: Path | None, target_name: str | None) -> None:
+    """Land brand release lists from FILE; without FILE the sample."""
+    from ingestion.sources import brands
+
+    _print_report(brands.ingest_releases(file, loader_target(target_name)))
+
+
+@ingest.command("transactions")
+@click.argument("files", metavar="PATHS...", nargs=-1, required=True)
+@click.option("--replace", is_flag=True, help="Land a file anew whose content has changed.")
+@target_option
+def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str | None) -> None:
+    """Land card transactions from PATHS.
+
+    Files, folders (without those below) and globs, here or at s3://, gs:// and az:// (a prefix
+    ends with /, and is read with all below); - is standard input. JSON Lines and CSV, plain or
+    gzip, and Parquet. A file that has landed is skipped, by its content; of a plain one that grew,
+    the new lines land.
+    """
+    from ingestion.sources import transactions
+    from ingestion.sources.transactions.inputs.files import find_files
+
+    found = find_files(files)  # before a server is started for nothing
+    _print_report(transactions.ingest(found, loader_target(target_name), replace=replace))
+
+
+@ingest.command("tmdb")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Films released from this day on.")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="Films released up to this day.")
+@click.option("--max-movies", type=click.IntRange(min=1), help="Land at most so many films.")
+@target_option
+def ingest_tmdb(
+    since: datetime | None, until: datetime | None, max_movies: int | None, target_name: str | None
+) -> None:
+    """Pull films from the TMDB API (TMDB_API_TOKEN), or from the stand-in without a token."""
+    from ingestion.sources import tmdb
+
+    _print_report(
+        tmdb.ingest(
+            loader_target(target_name),
+            since=since and since.date(),
+            until=until and until.date(),
+            max_movies=max_movies,
+        )
+    )
+
+
+@click.group()
+def generate() -> None:
+    """Make data to try things with."""
+
+
+@generate.command("transactions")
+@click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=42, show_default=True, help="The same seed gives the same file.")
+@click.option("--out", required=True, metavar="FILE", help="JSONL file to write, here on the disk.")
+def generate_transactions(rows: int, seed: int, out: str) -> None:
+    """Write made-up card transactions as JSONL, some late, repeated, changed or broken."""
+    from ingestion.sources.transactions import generator
+
+    for kind, count in generator.generate(rows, seed, out).items():
+        echo(f"{kind:<28} {count:>12,}")
+
+
+def _print_report(report: LoadReport) -> None:
+    print_notes(report)
+    for table, rows in report.rows.items():
+        echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows")
+    if report.rejected:
+        echo(f"raw_{report.source}.{'rejects':<24} {report.rejected:>12,} rows")
+    echo(f"{report.seconds:.1f} s")

@@ -1,0 +1,41 @@
+"""What several commands share: an option, and the warehouse that it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ingestion.errors import UserError
+from ingestion.terminal import echo, one_line
+
+if TYPE_CHECKING:
+    from ingestion.pipeline import LoadReport
+    from ingestion.warehouse.target import Target
+
+target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
+
+
+def loader_target(name: str | None) -> Target:
+    """The target to land in. Starts the embedded server if it is the target and is not running."""
+    from ingestion.warehouse import access, roles
+
+    return roles.acting_as("loader", access.ready(name))
+
+
+def refuse_without_warehouse() -> None:
+    """Refuse to make a warehouse for a command that needs one with data in it.
+
+    Raises:
+        UserError: there is no warehouse.
+    """
+    from ingestion.warehouse import access
+
+    if access.none_yet():
+        raise UserError("There is no warehouse yet.\nMake one with: marquee run")
+
+
+def print_notes(report: LoadReport) -> None:
+    """Print what a load has to say; texts of others may be in it."""
+    for note in report.notes:
+        echo(one_line(note, None))
