@@ -29,8 +29,8 @@ import click
 import pandas as pd
 
 from ingestion import dbt_runner
+from ingestion.sample.transactions import generate
 from ingestion.sources import brands, tmdb, transactions
-from ingestion.sources.transactions import generator
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.target import Target
 
@@ -146,7 +146,7 @@ def land(target: Target, rows: int, days: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"history{seed}.jsonl"
         start = LAST_DAY - timedelta(days=days - 1)
-        generator.generate(rows, seed, file, start=start, end=LAST_DAY)
+        generate(rows, seed, file, start=start, end=LAST_DAY)
         transactions.ingest([file], target)
     execute(target, "vacuum analyze raw_transactions.transactions")  # as autovacuum does
 
@@ -157,7 +157,7 @@ def land_batch(targets: list[Target], number: int) -> None:
     for target in targets:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"batch{number}.jsonl"
-            generator.generate(BATCH - LATER, 100 + number, file, start=day, end=day)
+            generate(BATCH - LATER, 100 + number, file, start=day, end=day)
             known = execute(
                 target,
                 "select transaction_id, event_at, user_id, amount from marts.fct_transactions"

@@ -14,12 +14,7 @@ from pathlib import Path
 
 from ingestion import interrupts, progress
 from ingestion.errors import UserError, error_line
-from ingestion.warehouse.paths import (
-    PROJECT_DIR,
-    make_state_dir,
-    packages_dir,
-    writable,
-)
+from ingestion.warehouse.paths import PROJECT_DIR, make_state_dir, packages_dir, writable
 from ingestion.warehouse.target import Target, profiles_path
 
 PACKAGES = packages_dir()

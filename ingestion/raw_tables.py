@@ -28,9 +28,9 @@ TYPES = {
 
 def declared() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Columns that the loads of this release write, by source and table, as dlt takes them."""
-    from ingestion.sources import transactions
     from ingestion.sources.brands import settings as brands
     from ingestion.sources.tmdb import settings as tmdb
+    from ingestion.sources.transactions import tables
 
     films = {f"movies__{name}": columns for name, columns in tmdb.LIST_FIELDS.items()} | {
         "movies": tmdb.MOVIES_COLUMNS,
@@ -39,7 +39,7 @@ def declared() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
         "rejects": tmdb.REJECTS_COLUMNS,
         "removed_movies": tmdb.REMOVED_COLUMNS,
     }
-    return {"brands": brands.TABLES, "transactions": transactions.COLUMNS, "tmdb": films}
+    return {"brands": brands.TABLES, "transactions": tables.COLUMNS, "tmdb": films}
 
 
 def bring_forward(target: Target) -> list[str]:

@@ -21,11 +21,7 @@ from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access, roles
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.fitness import refuse_unfit
-from ingestion.warehouse.paths import (
-    STATE_DIR,
-    dbt_command,
-    make_state_dir,
-)
+from ingestion.warehouse.paths import STATE_DIR, dbt_command, make_state_dir
 from ingestion.warehouse.state import is_superuser
 from ingestion.warehouse.target import Target, marts_schema
 
@@ -166,13 +162,13 @@ def sample_path() -> Path:
 
 def sample_transactions() -> Path:
     """The made-up transactions of the sample, written on first use."""
-    from ingestion.sources.transactions import generator
+    from ingestion.sample import transactions
 
     path = sample_path()
     if not path.exists():
         make_state_dir(path.parent)
         unfinished = path.with_name(f"{os.getpid()}.{path.name}")
-        generator.generate(SAMPLE_ROWS, SAMPLE_SEED, unfinished)
+        transactions.generate(SAMPLE_ROWS, SAMPLE_SEED, unfinished)
         unfinished.replace(path)
     return path
 

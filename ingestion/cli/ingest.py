@@ -91,9 +91,9 @@ def generate() -> None:
 @click.option("--out", required=True, metavar="FILE", help="JSONL file to write, here on the disk.")
 def generate_transactions(rows: int, seed: int, out: str) -> None:
     """Write made-up card transactions as JSONL, some late, repeated, changed or broken."""
-    from ingestion.sources.transactions import generator
+    from ingestion.sample import transactions
 
-    for kind, count in generator.generate(rows, seed, out).items():
+    for kind, count in transactions.generate(rows, seed, out).items():
         echo(f"{kind:<28} {count:>12,}")
 
 

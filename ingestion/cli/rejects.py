@@ -76,7 +76,7 @@ def export(name: str, reason: str | None, target_name: str | None) -> None:
 
     Each text stands as it was, behind its reference and a tab.
     """
-    from ingestion.sources.transactions import replay
+    from ingestion.sources.transactions.landing import replay
 
     file = on_disk(name, "The file to mend")
     count = replay.export(open_rejects(_target(target_name), "transactions", reason), file)
@@ -95,7 +95,7 @@ def replay_command(name: str | None, target_name: str | None) -> None:
     still wrong is listed and stays rejected. Without FILE all open rejects are read again as they
     stood: for when the rules have changed.
     """
-    from ingestion.sources.transactions import replay
+    from ingestion.sources.transactions.landing import replay
 
     texts = replay.mended(on_disk(name, "The mended file")) if name else None
     report = replay.replay(texts, _target(target_name))

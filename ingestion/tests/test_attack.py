@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import psycopg2
 import pytest
 
-from ingestion.sources.transactions.generator import generate
+from ingestion.sample.transactions import generate
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse.embedded import Server

@@ -414,14 +414,14 @@ import os, signal, sys
 from pathlib import Path
 from ingestion.pipeline import make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions import ledger, settings
+from ingestion.sources.transactions import plan, settings
 from ingestion.warehouse.target import Target
 
 settings.CHUNK_BYTES = 10_000
 moment, folder, *target = sys.argv[1:]
 target = Target("test", target[0], int(target[1]), *target[2:], "dev")
 if moment == "before reading":
-    ledger.plan = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    plan.make_plan = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 elif moment == "while loading":
     import dlt
     dlt.Pipeline.normalize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)

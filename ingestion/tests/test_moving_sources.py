@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ingestion.pipeline import make_pipeline
+from ingestion.sample.transactions import generate
 from ingestion.sources import brands, transactions
-from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import Built
 from ingestion.tests.test_dbt_commands import NO_TESTS, Copy, copy_of
 from ingestion.tests.test_torture import write_index

@@ -19,7 +19,8 @@ from ingestion.errors import UserError
 from ingestion.pipeline import make_pipeline
 from ingestion.rejects import open_rejects
 from ingestion.sources.brands import ingest_brands
-from ingestion.sources.transactions import contract, replay
+from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.landing import replay
 from ingestion.tests.built import Built
 from ingestion.warehouse.target import Target
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 from decimal import Decimal
 
-from ingestion.sources.transactions import generator
+from ingestion.sample import transactions
 
 
 def test_the_run_says_what_it_did(built):
@@ -49,7 +49,7 @@ def test_every_top_release_finds_its_film_and_rivals_do_not_win(built):
 
 
 def test_transactions_are_what_was_generated(built, tmp_path):
-    counts = generator.generate(100_000, 42, tmp_path / "again.jsonl")
+    counts = transactions.generate(100_000, 42, tmp_path / "again.jsonl")
     landed = built.one("select count(*) from raw_transactions.transactions")
     rejected = built.one("select count(*) from raw_transactions.rejects")
     assert landed + rejected == counts["lines"] == 100_000

@@ -19,8 +19,8 @@ import pytest
 import yaml
 from psycopg2 import sql
 
+from ingestion.sample.transactions import generate
 from ingestion.sources.tmdb.standin import Fault, StandIn
-from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import BIN
 from ingestion.tests.test_tmdb import films
 from ingestion.warehouse.paths import PROJECT_DIR

@@ -23,9 +23,9 @@ import pytest
 
 from ingestion.errors import UserError
 from ingestion.pipeline import make_pipeline, one_at_a_time
+from ingestion.sample.transactions import generate
 from ingestion.sources import brands, transactions
 from ingestion.sources.brands.settings import BRANDS
-from ingestion.sources.transactions.generator import generate
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse.embedded import Server

@@ -29,17 +29,21 @@ import pytest
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
 from ingestion.run import own_file
+from ingestion.sample.plan import Shares
+from ingestion.sample.settings import STATUSES
+from ingestion.sample.transactions import generate
 from ingestion.sources import transactions
-from ingestion.sources.transactions import (
-    contract,
-    landing,
-    ledger,
+from ingestion.sources.transactions import contract, ledger, settings, tables
+from ingestion.sources.transactions.formats import csv_records as records
+from ingestion.sources.transactions.formats import (
+    csv_rows,
+    json_lines,
     lines,
+    parquet,
     reader,
-    records,
-    settings,
+    source_file,
 )
-from ingestion.sources.transactions.generator import Shares, generate
+from ingestion.sources.transactions.landing.copy import Copy
 from ingestion.tests.conftest import _execute, reachable_folder
 from ingestion.warehouse.target import Target
 
@@ -69,17 +73,17 @@ def raw(**changes: str) -> str:
     return "{" + ", ".join(f'"{k}": {v}' for k, v in pairs.items()) + "}"
 
 
-def source_file(path: Path, **more) -> reader.SourceFile:
-    size, checksum, _ = reader.probe(path)
-    form, gzipped = reader.form_of(path)
-    return reader.SourceFile(path.name, path, size, checksum, form, gzipped, **more)
+def file_of(path: Path, **more) -> source_file.SourceFile:
+    size, checksum, _ = source_file.probe(path)
+    form, gzipped = source_file.form_of(path)
+    return source_file.SourceFile(path.name, path, size, checksum, form, gzipped, **more)
 
 
 def read(path: Path, **more) -> tuple[list[dict], list[dict]]:
     """All rows and rejects of a file, each in the order of lines."""
     rows, rejects = [], []
     with closing(reader.Reader(threads=1)) as files:
-        for batch in files.read(source_file(path, **more)):
+        for batch in files.read(file_of(path, **more)):
             rows += batch.rows.to_pylist()
             rejects += batch.rejects.to_pylist()
     return tuple(sorted(found, key=lambda row: row["_file_line"]) for found in (rows, rejects))
@@ -157,7 +161,7 @@ def test_counts_are_exact(tmp_path, rows, shares):
         broken = {
             "negative_amount": amount < 0,
             "absurd_amount": amount > 100_000,
-            "unknown_status": status not in settings.STATUSES,
+            "unknown_status": status not in STATUSES,
             "unknown_currency": currency != "EUR",
             "future_timestamp": future,
         }
@@ -362,7 +366,8 @@ def mutilate(text: str, dice: random.Random) -> bytes:
 def both_ways(path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
     found = []
     for few in (1, 10**9):
-        monkeypatch.setattr(reader, "FEW", few)
+        for module in (reader, json_lines):
+            monkeypatch.setattr(module, "FEW", few)
         found.append(read(path))
     return found
 
@@ -495,7 +500,7 @@ def test_many_amounts_with_a_comma_are_read_by_sql(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes() + b"\n")
     judged = []
     monkeypatch.setattr(
-        reader._CsvChunk,
+        csv_rows.CsvChunk,
         "row",
         lambda chunk, at, decimals: judged.append(at),  # noqa: ARG005
     )
@@ -509,7 +514,7 @@ def test_the_quick_way_is_taken(tmp_path, monkeypatch):
     generate(5_000, 1, tmp_path / "made.jsonl", shares=Shares(0, 0, 0, 0, 0, 0))
     judged = []
     monkeypatch.setattr(
-        reader._JsonChunk,
+        json_lines.JsonChunk,
         "row",
         lambda chunk, at, decimals: judged.append(at),  # noqa: ARG005
     )
@@ -524,9 +529,11 @@ def test_the_quick_way_is_taken_beside_csv_records_over_lines(tmp_path, monkeypa
     texts[600] = texts[600].replace('Lyon"', "Lyon")
     head = "transaction_id,event_ts,user_id,amount,city"
     (tmp_path / "x.csv").write_text("\n".join([head, *texts, ""]))
-    judged, row = [], reader._CsvChunk.row
+    judged, row = [], csv_rows.CsvChunk.row
     monkeypatch.setattr(
-        reader._CsvChunk, "row", lambda chunk, at, *more: judged.append(at) or row(chunk, at, *more)
+        csv_rows.CsvChunk,
+        "row",
+        lambda chunk, at, *more: judged.append(at) or row(chunk, at, *more),
     )
     rows, rejects = read(tmp_path / "x.csv")
     assert (len(rows), len(rejects)) == (999, 1)
@@ -579,7 +586,7 @@ def test_csv_is_read_in_utf8_and_latin1(tmp_path, monkeypatch, encoding, chunk):
         ("Café", '{"libellé": "Noël"}')
     }
     assert [(r["_file_line"], r["raw_text"]) for r in rejects] == [(10, texts[9])]
-    assert reader.header_of(path, gzipped=False) == texts[0]
+    assert source_file.header_of(path, gzipped=False) == texts[0]
 
 
 def test_csv_records_may_span_lines(tmp_path, monkeypatch):
@@ -715,9 +722,9 @@ def test_times_of_parquet_are_kept_or_refused(unit, quick):
     if not quick:
         table = table.append_column("more", pa.array(["x"] * 300))
     # as Arrow itself has them, as Parquet knows no seconds
-    chunk = reader._ParquetChunk(table, 0)
+    chunk = parquet.ParquetChunk(table, 0)
     with closing(reader.Reader(threads=1)) as files:
-        batch = files._batch(chunk, 0)
+        batch = files.batch(chunk, 0)
     found = {row["_file_line"]: row["event_ts"] for row in batch.rows.to_pylist()}
     for number, line_ in zip(numbers[:6], range(1, 7), strict=True):
         if number is not None and (abs(number) < 2**61 or unit == "ns"):
@@ -802,7 +809,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, monkeypatch, name, content, me
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(line() + "\n")
-    before = source_file(path)
+    before = file_of(path)
     path.write_text(line(user_id=8) + "\n")
     with closing(reader.Reader(threads=1)) as files, pytest.raises(UserError, match="changed"):
         list(files.read(before))
@@ -1138,9 +1145,9 @@ def test_what_was_sent_of_a_file_that_is_refused_goes(land, query, tmp_path, mon
     monkeypatch.setattr(lines, "CHUNK_BYTES", 1 << 16)
     monkeypatch.setattr(settings, "HELD_ROWS", 500)
     sent = []
-    write = landing.Copy.write
+    write = Copy.write
     monkeypatch.setattr(
-        landing.Copy,
+        Copy,
         "write",
         lambda copy, table, rows: sent.append(table) or write(copy, table, rows),
     )
@@ -1274,7 +1281,7 @@ def test_many_small_files_are_one_load(land, query, tmp_path):
 
 MOMENTS = {
     # where: (what is called, times it may pass, whether the kill comes before or after it)
-    "while reading": ("ingestion.sources.transactions.reader.Reader._batch", 2, "before"),
+    "while reading": ("ingestion.sources.transactions.formats.reader.Reader.batch", 2, "before"),
     "after the tables are made": ("dlt.pipeline.pipeline.Pipeline.sync_schema", 0, "after"),
     "before the first copy": ("adbc_driver_manager.dbapi.Cursor.adbc_ingest", 0, "before"),
     "after a copy": ("adbc_driver_manager.dbapi.Cursor.adbc_ingest", 1, "after"),
@@ -1548,8 +1555,12 @@ def test_a_second_load_at_the_same_time_is_refused(land, tmp_path, database):
     assert land(tmp_path / "x.jsonl").rows["transactions"] == 1
 
 
-def test_only_the_columns_of_the_raw_layer_are_declared():
-    for table, columns in transactions.COLUMNS.items():
-        assert list(columns) == landing.SCHEMAS[table].names
-        for field in landing.SCHEMAS[table]:
-            assert columns[field.name].get("nullable", True) == field.nullable
+def test_the_raw_tables_are_as_they_are_declared(land, query, tmp_path):
+    (tmp_path / "x.jsonl").write_text(line())
+    land(tmp_path / "x.jsonl")
+    for table in tables.COLUMNS:
+        made = query(
+            "select attname::text, not attnotnull from pg_attribute"
+            f" where attrelid = '{table}'::regclass and attnum > 0 order by attnum"
+        )
+        assert made == [(field.name, field.nullable) for field in tables.raw_schema(table)]

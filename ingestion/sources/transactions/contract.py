@@ -25,8 +25,6 @@ from ingestion.texts import trim
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyarrow as pa
-
 UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUID = re.compile(rf"{UUID}|[0-9a-fA-F]{{32}}")
 _TIME = re.compile(
@@ -50,25 +48,13 @@ class Refused(Exception):
         self.reason = f"{REASONS[code]}: {detail}" if detail else REASONS[code]
 
 
-def row_schema() -> pa.Schema:
-    """The typed row: the contract's fields and ``extra_fields`` (JSON text)."""
-    import pyarrow as pa
-
-    types = {
-        "event_ts": pa.timestamp("us", "UTC"),
-        "user_id": pa.int64(),
-        "amount": pa.decimal128(18, 4),
-    }
-    return pa.schema(
-        [(name, types.get(name, pa.string())) for name in FIELDS] + [("extra_fields", pa.string())]
-    )
-
-
 # In Python: complete
 
 
 def row_of_json(line: bytes, decimals: Decimals = NO_FILE) -> tuple:
-    """The typed row of a line of JSON, as ``row_schema`` has it; times in microseconds since 1970.
+    """The typed row of a line of JSON, as ``tables.row_schema`` has it.
+
+    Times are microseconds since 1970.
 
     Args:
         line: JSON in UTF-8.

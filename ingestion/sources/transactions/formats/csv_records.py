@@ -17,12 +17,15 @@ import numpy as np
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE
 from ingestion.sources.transactions.contract import Refused
-from ingestion.sources.transactions.lines import CR, LF, QUOTE, Block
+from ingestion.sources.transactions.formats.lines import CR, LF, QUOTE, Block
 from ingestion.sources.transactions.settings import (
     MANDATORY,
+    MAX_LINE_BYTES,
     MAX_RECORD_BYTES,
     MAX_RECORD_LINES,
 )
+
+csv.field_size_limit(MAX_LINE_BYTES)
 
 _CLOSED = "a quote closes amid a value; within quotes write it twice"
 

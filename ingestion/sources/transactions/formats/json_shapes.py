@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE
-from ingestion.sources.transactions.lines import Block, columns, texts
+from ingestion.sources.transactions.formats.lines import Block, columns, texts
 from ingestion.sources.transactions.settings import FIELDS
 
 NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"

@@ -25,7 +25,7 @@ from ingestion.rejects import Reject, open_rejects
 if TYPE_CHECKING:
     import dlt
 
-    from ingestion.sources.transactions.landing import Copy
+    from ingestion.sources.transactions.landing.copy import Copy
     from ingestion.warehouse.target import Target
 
 HEAD = """\
@@ -109,20 +109,20 @@ def replay(
     Raises:
         UserError: the warehouse does not take it.
     """
-    from ingestion.sources import transactions
+    from ingestion.sources.transactions.landing import load
 
     began = time.monotonic()
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
-        transactions.finish_earlier(pipeline, target, report)
+        load.finish_earlier(pipeline, target, report)
         replayed = Replayed(texts)
         with task("Reading") as advance:
             for reject in open_rejects(target, "transactions"):
                 replayed.read(reject)
                 advance(1)
         if replayed.files:
-            with transactions.open_load(pipeline) as copy:
+            with load.open_load(pipeline) as copy:
                 replayed.write(copy)
     report.rows["transactions"] += sum(len(file.lines) for file in replayed.files.values())
     report.rows["files"] += len(replayed.files)
@@ -137,7 +137,7 @@ class ReplayedFile:
 
     Attributes:
         example: a reject of it.
-        rows: as ``contract.row_schema`` has them.
+        rows: as ``tables.row_schema`` has them.
         lines: where they stood.
         bytes: of their texts.
     """
@@ -202,13 +202,13 @@ class Replayed:
         """Land the rows, and what the ledger has to say of them."""
         import pyarrow as pa
 
-        from ingestion.sources.transactions.landing import SCHEMAS
+        from ingestion.sources.transactions.tables import raw_schema
 
         for checksum, file in self.files.items():
             name, lines = file.example.file, file.lines
             stamp = (name, checksum, copy.load_id)
             columns = [*zip(*file.rows, strict=True), lines, *([s] * len(lines) for s in stamp)]
-            schema = SCHEMAS["transactions"]
+            schema = raw_schema("transactions")
             arrays = [pa.array(c, kind) for c, kind in zip(columns, schema.types, strict=True)]
             copy.write("transactions", pa.table(arrays, schema=schema))
             ledger = {
@@ -227,7 +227,7 @@ class Replayed:
                 "_file_checksum": checksum,
                 "_dlt_load_id": copy.load_id,
             }
-            copy.write("files", pa.Table.from_pylist([ledger], SCHEMAS["files"]))
+            copy.write("files", pa.Table.from_pylist([ledger], raw_schema("files")))
 
 
 def _row(reject: Reject, text: bytes) -> tuple:
@@ -237,7 +237,7 @@ def _row(reject: Reject, text: bytes) -> tuple:
         Refused: it cannot land.
     """
     from ingestion.sources.transactions import contract
-    from ingestion.sources.transactions.reader import Header, row_of_csv
+    from ingestion.sources.transactions.formats.csv_rows import Header, row_of_csv
 
     if not text.strip():
         raise contract.Refused("missing_field", "the text is empty")

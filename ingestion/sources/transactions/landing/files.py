@@ -8,12 +8,10 @@ rolled back, to the savepoint before it.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -22,150 +20,14 @@ from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.contract import DECODER
-from ingestion.sources.transactions.ledger import Plan
-from ingestion.sources.transactions.lines import ahead
-from ingestion.sources.transactions.reader import REJECTS, ROWS, Batch, Reader, SourceFile
-
-_NULLABLE = (*settings.TEXT_FIELDS, "extra_fields", "etag", "header", "replay_of")
+from ingestion.sources.transactions.formats.lines import ahead
+from ingestion.sources.transactions.formats.reader import Reader
+from ingestion.sources.transactions.formats.source_file import Batch, SourceFile
+from ingestion.sources.transactions.landing.copy import Copy
+from ingestion.sources.transactions.plan import Plan
+from ingestion.sources.transactions.tables import COLUMNS, raw_schema
 
 _SAMPLE = 100  # rows of a batch whose unknown fields are looked at for their names
-
-
-def _raw(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
-    """Columns of a raw table."""
-    of_a_load = [(name, pa.string()) for name in ("_file_name", "_file_checksum", "_dlt_load_id")]
-    return pa.schema(
-        [pa.field(name, kind, name in _NULLABLE) for name, kind in (*columns, *of_a_load)]
-    )
-
-
-SCHEMAS = {
-    "transactions": _raw((field.name, field.type) for field in ROWS),
-    "rejects": _raw((field.name, field.type) for field in REJECTS),
-    "files": _raw(
-        [
-            ("path", pa.string()),
-            ("bytes", pa.int64()),
-            ("first_line", pa.int64()),
-            ("last_line", pa.int64()),
-            ("lines_read", pa.int64()),
-            ("rows_landed", pa.int64()),
-            ("rows_rejected", pa.int64()),
-            ("is_replacement", pa.bool_()),
-            ("seconds", pa.float64()),
-            ("landed_at", pa.timestamp("us", "UTC")),
-            ("etag", pa.string()),
-            ("header", pa.string()),
-            ("replay_of", pa.string()),
-        ]
-    ),
-}
-
-
-# Rows of one load lie side by side, so an index of page ranges finds them, takes no room and costs
-# a load next to nothing. Whoever does not own the table goes without.
-OWNED = """
-    select from pg_class where oid = 'DATASET.transactions'::regclass
-    and pg_has_role(relowner, 'usage')
-"""
-INDEX = (
-    "create index if not exists transactions_by_load on DATASET.transactions"
-    " using brin (_dlt_load_id) with (pages_per_range = 32)",
-    "select brin_summarize_new_values('DATASET.transactions_by_load')",
-)
-
-
-_WAKE_EVERY, _CANCEL_EVERY = 1, 0.2  # seconds
-
-
-class Copy:
-    """One transaction that fills raw tables by COPY, in a thread of its own.
-
-    What is asked for is done later, in the same order, while the caller goes on; an error comes up
-    in a later call. Nothing of it stays without ``commit``.
-
-    Args:
-        url: of the warehouse.
-        dataset: the schema.
-        load_id: the load, for ``_dlt_load_id``.
-
-    Attributes:
-        rows: number of rows written and not rolled back.
-    """
-
-    def __init__(self, url: str, dataset: str, load_id: str) -> None:
-        from adbc_driver_postgresql import dbapi
-
-        self.load_id, self.rows, self._rows_before = load_id, 0, 0
-        self._dataset = dataset
-        self._connection = dbapi.connect(url)
-        self._cursor = self._connection.cursor()
-        self._thread = ThreadPoolExecutor(1)
-        self._asked: deque[Future] = deque()
-        self._at_work, self._is_closing = Lock(), False
-
-    def write(self, table: str, rows: pa.Table) -> None:
-        """Append rows to a table, whose columns have the same names."""
-        if rows.num_rows:
-            self.rows += rows.num_rows
-            self._ask(
-                self._cursor.adbc_ingest, table, rows, mode="append", db_schema_name=self._dataset
-            )
-
-    def savepoint(self) -> None:
-        """What is written from now on can be rolled back."""
-        self._rows_before = self.rows
-        self._ask(self._cursor.execute, "savepoint marquee")
-
-    def release(self) -> None:
-        """What was written since the savepoint stays."""
-        self._ask(self._cursor.execute, "release savepoint marquee")
-
-    def rollback(self) -> None:
-        """What was written since the savepoint goes."""
-        self.rows = self._rows_before
-        self._ask(self._cursor.execute, "rollback to savepoint marquee")
-        self.release()
-
-    def commit(self) -> None:
-        """Wait until all of it is done, make its rows quick to find by load, and make it last."""
-        self._ask(self._index)
-        self._ask(self._connection.commit)
-        self._wait(0)
-
-    def close(self) -> None:
-        """End it; what is under way in the server is broken off."""
-        self._is_closing = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        # more than once, for the server drops a request that comes between two statements
-        while not self._at_work.acquire(timeout=_CANCEL_EVERY):
-            self._cursor.adbc_cancel()
-        self._at_work.release()
-        self._thread.shutdown()
-        self._cursor.close()
-        self._connection.close()
-
-    def _index(self) -> None:
-        self._cursor.execute(OWNED.replace("DATASET", self._dataset))
-        if self._cursor.fetchone() is not None:
-            for statement in INDEX:
-                self._cursor.execute(statement.replace("DATASET", self._dataset))
-
-    def _ask(self, call: Callable, *arguments: Any, **options: Any) -> None:
-        self._wait(settings.COPY_AHEAD)
-        self._asked.append(self._thread.submit(self._do, call, *arguments, **options))
-
-    def _do(self, call: Callable, *arguments: Any, **options: Any) -> None:
-        with self._at_work:
-            if not self._is_closing:
-                call(*arguments, **options)
-
-    def _wait(self, left: int) -> None:
-        while len(self._asked) > left:
-            # not for ever: Python sees an interrupt that came just before only when it wakes
-            if wait([self._asked[0]], timeout=_WAKE_EVERY).done:
-                self._asked[0].result()
-                self._asked.popleft()
 
 
 class Pending:
@@ -222,7 +84,7 @@ class Landing:
         self.rows = self.rejected = self.files = self.with_more = 0
         self.unknown: dict[str, None] = {}
         self._copy, self._max_reject_share = copy, max_reject_share
-        self._held: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}  # of many files
+        self._held: dict[str, list[pa.Table]] = {table: [] for table in COLUMNS}  # of many files
         self._held_rows: Counter[str] = Counter()
 
     def read(self) -> None:
@@ -252,7 +114,7 @@ class Landing:
         with Pending(self._copy) as pending, closing(ahead(_batches(file, reader))) as batches:
             for batch in batches:
                 for table, rows in (("transactions", batch.rows), ("rejects", batch.rejects)):
-                    pending.write(table, _stamped(rows, SCHEMAS[table], stamp))
+                    pending.write(table, _stamped(rows, raw_schema(table), stamp))
                 reasons.update(batch.rejects["reason_code"].to_pylist())
                 if not example and batch.rejects.num_rows:
                     example = batch.rejects.slice(0, 1).to_pylist()[0]
@@ -283,7 +145,7 @@ class Landing:
             "etag": file.etag,
             "header": file.header,
         }
-        row = pa.Table.from_pylist([ledger | stamp], SCHEMAS["files"])
+        row = pa.Table.from_pylist([ledger | stamp], raw_schema("files"))
         for table, rows in (*pending.land(), ("files", row)):
             self._held[table].append(rows)
             self._held_rows[table] += rows.num_rows

@@ -1,0 +1,217 @@
+"""CSV: its header, its records as columns of text or, one by one, as typed rows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingestion.errors import UserError
+from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.amounts import ANY_FILE, NO_FILE, Decimals
+from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.formats.csv_records import Records, is_transaction, values_of
+from ingestion.sources.transactions.formats.json_shapes import Shape
+from ingestion.sources.transactions.formats.lines import (
+    Block,
+    Readable,
+    as_utf8,
+    blocks,
+    columns,
+    texts,
+)
+from ingestion.sources.transactions.formats.source_file import (
+    LONE_CR,
+    MACINTOSH,
+    Left,
+    SourceFile,
+    check_names,
+)
+from ingestion.sources.transactions.settings import FIELDS, MAX_RECORD_BYTES
+from ingestion.texts import trim
+
+_ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
+
+
+class Header(NamedTuple):
+    """The columns of a CSV file, by their names in lower case, and what parts them."""
+
+    names: list[str]
+    delimiter: str
+
+    @classmethod
+    def of(cls, line: bytes, file: str) -> Header:
+        """The header in a file's first line; the delimiter is what gives most fields.
+
+        Raises:
+            UserError: a mandatory field is not in it, or a field is twice.
+        """
+        text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
+        found = (
+            cls(
+                [trim(name).lower() for name in next(csv.reader([text], delimiter=mark), [])],
+                mark,
+            )
+            for mark in ",;\t|"
+        )
+        best = max(found, key=lambda header: len(set(header.names) & set(FIELDS)))
+        check_names(best.names, file)
+        return best
+
+
+def row_of_csv(line: bytes, header: Header, decimals: Decimals = NO_FILE) -> tuple:
+    """The typed row of a record of CSV in UTF-8, as ``contract.row_of_json`` gives it.
+
+    Raises:
+        Refused: the record cannot land.
+    """
+    pairs = _pairs_of_csv(line, header)
+    extra = [pair for pair in pairs if pair[0] not in FIELDS]
+    return contract.row_of_fields(dict(pairs), extra, decimals)
+
+
+def _pairs_of_csv(line: bytes, header: Header) -> list[tuple[str, str]]:
+    text = line.decode()
+    if "\0" in text:
+        raise Refused("bad_text", "a NUL")
+    values = values_of(text, header.delimiter)
+    if len(values) != len(header.names):
+        raise Refused("column_count", f"{len(values)} instead of {len(header.names)}")
+    return [(name, value) for name, value in zip(header.names, values, strict=True) if value]
+
+
+class CsvChunk:
+    """Records of CSV; piece n is the record that starts on line n of the block."""
+
+    def __init__(self, block: Block, header: Header, records: Records, name: str) -> None:
+        self.block, self.header, self.first, self.last = block, header, block.first, block.last
+        self._records, self._name = records, name
+
+    def pieces(self) -> np.ndarray:
+        is_start = np.ones(len(self.block), bool)
+        is_start[: int(self.first == 1)] = False
+        for start, lines in self._records.longer.items():
+            is_start[start + 1 : start + lines] = False
+        return np.flatnonzero(is_start)
+
+    def texts(self, left: Left, _: list[Shape]) -> Iterator[pa.Table]:
+        """The values of the records that are one line each."""
+        others = np.array([*self._records.longer, *self._records.refused], np.int64)
+        others = np.union1d(self.block.odd, others)
+        lines = np.setdiff1d(left.pieces, others, assume_unique=True)
+        names = self.header.names
+        numbers = [str(at) for at in range(len(names))]
+        quoted = b'"' in self.block.data
+        table = columns(self.block, lines, numbers, self.header.delimiter, quoted=quoted)
+        extra = [at for at, name in enumerate(names) if name not in FIELDS]
+        for at in extra:
+            table = table.filter(pc.invert(pc.match_substring_regex(table[at], _ESCAPED)))
+        fields = {
+            name: pc.if_else(pc.equal(table[at], ""), None, table[at])
+            for at, name in enumerate(names)
+            if name in FIELDS
+        }
+        fields["extra_fields"] = _json_of([(names[at], table[at]) for at in extra], table.num_rows)
+        yield texts(table["n"], fields)
+
+    def row(self, at: int, decimals: Decimals) -> tuple | None:
+        if at in self._records.refused:
+            raise self._records.refused[at]
+        record = self.raw(at).strip(b"\r\n")
+        if not record.strip():
+            return None
+        try:
+            return row_of_csv(record, self.header, decimals)
+        except Refused:
+            lines = LONE_CR.split(record.decode())
+            if sum(is_transaction(line, *self.header) for line in lines) > 1:
+                where = f" on line {self.first + at:,}"
+                raise UserError(MACINTOSH.format(self._name, where)) from None
+            raise
+
+    def amount(self, at: int) -> Any:
+        return dict(_pairs_of_csv(self.raw(at).strip(b"\r\n"), self.header)).get("amount")
+
+    def raw(self, at: int) -> bytes:
+        lines = self._records.longer.get(at, 1)
+        return self.block.data[self.block.starts[at] : self.block.ends[at + lines - 1]]
+
+
+def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
+    header, waiting = None, None
+    for block in blocks(data, file.name, *_landed_records(file)):
+        if header is None:
+            header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
+        if waiting:
+            block = Block(waiting.data + block.data, waiting.first)  # noqa: PLW2901
+        records = Records.of(block, *header, is_last=False)
+        waiting = None
+        if records.waits is not None:
+            cut = int(block.starts[records.waits])
+            waiting = Block(block.data[cut:], block.first + records.waits)
+            if not cut:
+                continue
+            block = Block(block.data[:cut], block.first)  # noqa: PLW2901
+        yield CsvChunk(block.as_utf8(), header, records, file.name)
+    if waiting:
+        records = Records.of(waiting, *header, is_last=True)
+        yield CsvChunk(waiting.as_utf8(), header, records, file.name)
+
+
+def _landed_records(file: SourceFile) -> tuple[int, int]:
+    """The landed bytes of CSV and their lines, without a record that new lines complete.
+
+    Its lines were rejects, for its quote was not closed yet, and are read again.
+    """
+    landed = file.landed_bytes, file.landed_lines
+    if not file.landed_bytes:
+        return landed
+    header = Header.of(_first_line(file), file.name)
+    before = max(0, file.landed_bytes - MAX_RECORD_BYTES)
+    with file.path.open("rb") as raw:
+        raw.seek(before)
+        data = raw.read(file.landed_bytes - before)
+        new = raw.read(min(MAX_RECORD_BYTES, file.bytes - file.landed_bytes))
+    tail = Block(data, 1 + file.landed_lines - len(Block(data, 1)))
+    start = Records.of(tail, *header, is_last=False).waits
+    if not start:  # or 0, which may be amid a line
+        return landed
+    cut, first = int(tail.starts[start]), tail.first + start
+    if 0 not in Records.of(Block(data[cut:] + new, first), *header, is_last=True).longer:
+        return landed
+    half = Block(data[cut:], first).as_utf8()
+    chunk = CsvChunk(half, header, Records.of(half, *header, is_last=True), file.name)
+    if any(_lands(chunk, at) for at in chunk.pieces().tolist()):
+        return landed
+    return before + cut, first - 1
+
+
+def _lands(chunk: CsvChunk, at: int) -> bool:
+    try:
+        return chunk.row(at, ANY_FILE) is not None
+    except Refused:
+        return False
+
+
+def _first_line(file: SourceFile) -> bytes:
+    with file.path.open("rb") as raw:
+        return next(iter(blocks(raw, file.name))).line(0)
+
+
+def _json_of(values: list[tuple[str, pa.ChunkedArray]], rows: int) -> pa.Array | pa.ChunkedArray:
+    """JSON objects of columns of text, as ``contract.to_json`` writes them, without empty values.
+
+    There must be nothing in them that JSON escapes.
+    """
+    if not values:
+        return pa.nulls(rows, pa.string())
+    pieces = []
+    for name, column in values:
+        pair = pc.binary_join_element_wise(f'{contract.to_json(name)}: "', column, '", ', "")
+        pieces.append(pc.if_else(pc.equal(column, ""), "", pair))
+    pairs = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*pieces, ""), 0, -2)
+    return pc.if_else(pc.equal(pairs, ""), None, pc.binary_join_element_wise("{", pairs, "}", ""))

@@ -1,0 +1,195 @@
+"""Files of transactions as typed Arrow rows, and the lines that cannot land with the reason.
+
+What is read is a stream of bytes, so where it comes from does not matter to the rest. A block of
+whole lines is taken apart by column and typed by DuckDB; the few lines left over are judged one
+by one in Python (see ``contract``). Memory is a few times ``settings.CHUNK_BYTES`` whatever the
+size of the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingestion.errors import UserError
+from ingestion.sources.transactions import contract
+from ingestion.sources.transactions.amounts import (
+    NO_FILE,
+    Decimals,
+    depends_on_file,
+    marks_in,
+    marks_of,
+)
+from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.formats.csv_rows import csv_chunks
+from ingestion.sources.transactions.formats.json_lines import json_chunks
+from ingestion.sources.transactions.formats.json_shapes import Shape
+from ingestion.sources.transactions.formats.lines import ARE_NUMBERS, Readable, Stream, ahead
+from ingestion.sources.transactions.formats.parquet import ParquetChunk, parquet_rows
+from ingestion.sources.transactions.formats.source_file import (
+    FEW,
+    REJECTS,
+    ROWS,
+    Batch,
+    Chunk,
+    Left,
+    SourceFile,
+    probe,
+    readable,
+)
+from ingestion.texts import trim
+
+
+class Reader:
+    """Reads files, and remembers from block to block what their lines look like.
+
+    Args:
+        threads: cores that DuckDB may use; None for all.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        import duckdb
+
+        self._duckdb = duckdb.connect(config={"threads": threads} if threads else {})
+        self._duckdb.execute("set timezone = 'UTC'")
+        self._shapes: list[Shape] = []
+
+    def close(self) -> None:
+        self._duckdb.close()
+
+    def read(self, file: SourceFile) -> Iterator[Batch]:
+        """The file in batches, from the first line that has not landed yet.
+
+        Raises:
+            UserError: the file as a whole cannot be read (a broken archive, no header, no line
+                ends), or it was changed meanwhile.
+        """
+        decimals = Decimals(lambda: _marks(file))
+        try:
+            if file.form == "parquet":
+                yield from self._read_parquet(file, decimals)
+                return
+            with file.path.open("rb") as raw:
+                stream = Stream(raw, file.bytes)
+                for chunk in ahead(_chunks(file, stream)):
+                    yield self.batch(chunk, stream.done, decimals)
+            if stream.hash.hexdigest() != file.checksum:
+                raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(
+                f"{file.name} is not a whole gzip file: {error}\nCopy it again."
+            ) from error
+        except OSError as error:
+            raise UserError(f"{file.name} cannot be read: {error}\nRun this again.") from error
+
+    def _read_parquet(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
+        line = 0
+        for rows, rows_in_all in parquet_rows(file):
+            chunk = ParquetChunk(rows, line)
+            line += rows.num_rows
+            yield self.batch(chunk, file.bytes * line // rows_in_all, decimals)
+        if probe(file.path)[1] != file.checksum:
+            raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+
+    def batch(self, chunk: Chunk, done: int, decimals: Decimals = NO_FILE) -> Batch:
+        """Type a chunk: SQL takes what is beyond doubt, Python judges what is left."""
+        tables, left = [], Left(chunk.pieces())
+        if len(left.pieces) >= FEW:
+            for texts in chunk.texts(left, self._shapes):
+                typed = self._typed(texts, decimals)
+                left.pieces = np.setdiff1d(left.pieces, typed["n"].to_numpy(), assume_unique=True)
+                numbers = pc.add(pc.cast(typed["n"], pa.int64()), chunk.first)
+                table = typed.drop_columns("n").append_column("_file_line", numbers)
+                tables.append(table.cast(ROWS))
+
+        rows: list[tuple] = []
+        refused: list[tuple] = []
+        for at in left.pieces.tolist():
+            try:
+                row = chunk.row(at, decimals)
+                if row is not None:
+                    rows.append((*row, chunk.first + at))
+            except Refused as refusal:
+                raw = readable(chunk.raw(at))
+                refused.append((raw, refusal.code, refusal.reason, chunk.first + at))
+        tables.append(_table(rows, ROWS))
+        return Batch(
+            rows=pa.concat_tables(tables),
+            rejects=_table(refused, REJECTS),
+            first_line=chunk.first,
+            last_line=chunk.last,
+            done=done,
+        )
+
+    def _typed(self, texts: pa.Table, decimals: Decimals) -> pa.Table:
+        """``n`` and the typed rows of the texts whose values are beyond doubt.
+
+        Where many amounts are not plain numbers, the file is asked how it writes them.
+        """
+        are_numbers = texts.schema.metadata == ARE_NUMBERS
+        typed = self._query(texts, contract.typed_by(decimals, are_numbers=are_numbers))
+        if are_numbers or decimals.is_known or texts.num_rows - typed.num_rows < FEW:
+            return typed
+        is_left = pc.invert(pc.is_in(texts["n"], typed["n"].combine_chunks()))
+        amounts = texts["amount"].filter(is_left).drop_null().to_pylist()
+        if sum(depends_on_file(trim(amount)) for amount in amounts) >= FEW and decimals.mark:
+            return self._query(texts, contract.typed_by(decimals, are_numbers=False))
+        return typed
+
+    def _query(self, texts: pa.Table, query: str) -> pa.Table:
+        parts = pa.Table.from_batches(
+            texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
+        )
+        self._duckdb.register("texts", parts)
+        typed = self._duckdb.sql(query).to_arrow_table()
+        in_doubt = typed["event_ts"].null_count
+        return typed.filter(pc.is_valid(typed["event_ts"])) if in_doubt else typed
+
+
+def _chunks(file: SourceFile, stream: Readable) -> Iterator[Chunk]:
+    data = gzip.GzipFile(fileobj=stream) if file.gzipped else stream
+    return (csv_chunks if file.form == "csv" else json_chunks)(file, data)
+
+
+def _marks(file: SourceFile) -> set[str]:
+    """The marks before decimals that the amounts of a whole file show (see ``amounts``)."""
+    found: set[str] = set()
+    if file.form == "parquet":
+        for rows, _ in parquet_rows(file):
+            found |= _marks_of_chunk(ParquetChunk(rows, 0), [])
+        return found
+    shapes: list[Shape] = []
+    with file.path.open("rb") as raw:
+        whole = replace(file, landed_bytes=0, landed_lines=0)
+        for chunk in _chunks(whole, Stream(raw, file.bytes)):
+            found |= _marks_of_chunk(chunk, shapes)
+            if len(found) > 1:
+                break
+    return found
+
+
+def _marks_of_chunk(chunk: Chunk, shapes: list[Shape]) -> set[str]:
+    found, left = set(), Left(chunk.pieces())
+    for table in chunk.texts(left, shapes):
+        left.pieces = np.setdiff1d(left.pieces, table["n"].to_numpy(), assume_unique=True)
+        if table.schema.metadata != ARE_NUMBERS:
+            found |= marks_in(table["amount"])
+    for at in left.pieces.tolist():
+        with suppress(Refused):
+            amount = chunk.amount(at)
+            if type(amount) is str:
+                found |= marks_of([trim(amount)])
+    return found
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns_ = zip(*rows, strict=True) if rows else [()] * len(schema)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns_, schema.types, strict=True)]
+    return pa.table(arrays, schema=schema)
