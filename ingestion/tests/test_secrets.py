@@ -20,7 +20,8 @@ import yaml
 from psycopg2 import sql
 
 from ingestion.sample.transactions import generate
-from ingestion.sources.tmdb.standin import Fault, StandIn
+from ingestion.sources.tmdb.standin import StandIn
+from ingestion.sources.tmdb.standin_server import Fault
 from ingestion.tests.built import BIN
 from ingestion.tests.test_tmdb import films
 from ingestion.warehouse.paths import PROJECT_DIR

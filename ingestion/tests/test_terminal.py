@@ -123,9 +123,9 @@ def test_texts_of_brand_files_are_printed_safely(warehouse: Built, tmp_path: Pat
 def test_texts_of_tmdb_are_printed_safely(
     warehouse: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ingestion.sources.tmdb import standin
+    from ingestion.sources.tmdb import standin_server
 
-    monkeypatch.setitem(standin.ERRORS, 400, (5, ALL))
+    monkeypatch.setitem(standin_server.ERRORS, 400, (5, ALL))
     odd = film(1, title=ALL, budget=ALL, genres=[ALL], **{ALL: ALL})
     with StandIn([odd], token=TOKEN) as stand_in:
         warehouse.variables = {
@@ -136,7 +136,7 @@ def test_texts_of_tmdb_are_printed_safely(
         said(warehouse, "ingest", "tmdb")
         text = said(warehouse, "rejects", "show", "--source", "tmdb")
         assert "/movie/1 budget" in text
-        stand_in.faults = [standin.Fault(status=400, path="discover")]
+        stand_in.faults = [standin_server.Fault(status=400, path="discover")]
         refused = said(warehouse, "ingest", "tmdb")
         assert r"\x1b[31mred" in refused
         said(warehouse, "--debug", "ingest", "tmdb")

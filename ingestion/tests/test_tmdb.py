@@ -26,9 +26,13 @@ import requests
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import tmdb
-from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable, TokenBucket
+from ingestion.sources.tmdb import pull as tmdb_pull
+from ingestion.sources.tmdb import resources
+from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable
+from ingestion.sources.tmdb.limits import TokenBucket
 from ingestion.sources.tmdb.settings import LAST_PAGE, LIST_FIELDS, SAMPLE_PULLS, TmdbSettings
-from ingestion.sources.tmdb.standin import Fault, StandIn
+from ingestion.sources.tmdb.standin import StandIn
+from ingestion.sources.tmdb.standin_server import Fault
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
 
@@ -341,8 +345,8 @@ def test_a_pending_package_that_cannot_be_finished_is_pulled_again(
     with StandIn(films(5), token=TOKEN) as stand_in:
         pull(stand_in, max_movies=3)
         pipeline = make_pipeline("tmdb", database, tmp_path / "dlt")
-        chunk = tmdb.Chunk([4, 5], datetime.now(timezone.utc), {"read_until": "2999-01-01"})
-        pipeline.extract(tmdb.tmdb_source(client(stand_in), chunk))
+        chunk = resources.Chunk([4, 5], datetime.now(timezone.utc), {"read_until": "2999-01-01"})
+        pipeline.extract(resources.tmdb_source(client(stand_in), chunk))
         for file in (tmp_path / "dlt").rglob("normalize/extracted/**/*movies*.gz"):
             file.write_bytes(b"half a fi")
         report = pull(stand_in)
@@ -476,7 +480,7 @@ def test_a_film_that_is_gone_is_asked_for_again_when_a_list_names_it(pull, query
         stand_in.change(3)
         pull(stand_in)
         assert query("select movie_id from raw_tmdb.removed_movies order by 1") == [(1,), (3,)]
-        stand_in._changes.clear()
+        stand_in.changes.clear()
         for _ in range(2):
             before = len(stand_in.requests)
             pull(stand_in)
@@ -586,9 +590,9 @@ def test_other_refusals_are_explained_and_not_tried_again(client) -> None:
     with StandIn([], token=TOKEN) as stand_in:
         lost = client(stand_in)
         with pytest.raises(UserError, match=r"HTTP 404 The resource .*\nCheck \[sources.tmdb\]"):
-            lost.search(["anything"], 1) or lost._get("/no/such/path")
+            lost.search(["anything"], 1) or lost.get("/no/such/path")
         with pytest.raises(UserError, match="HTTP 422"):
-            lost._get("/movie/changes", start_date="2024-01-01", end_date="2024-02-01")
+            lost.get("/movie/changes", start_date="2024-01-01", end_date="2024-02-01")
         assert len(stand_in.requests) == 3
     with pytest.raises(UserError, match="blanks"):
         client(stand_in, token="two words")
@@ -623,7 +627,7 @@ def test_changes_of_months_are_asked_for_in_windows(client) -> None:
             re.search(r"start_date=(\S+)&end_date=([\d-]+)", path).groups()
             for path in stand_in.requests
         ]
-    assert changed == {n for day, ids in stand_in._changes.items() if day <= until for n in ids}
+    assert changed == {n for day, ids in stand_in.changes.items() if day <= until for n in ids}
     assert len(changed) > 900
     windows = sorted({(date.fromisoformat(a), date.fromisoformat(b)) for a, b in days})
     assert (windows[0][0], windows[-1][1]) == (since, until)
@@ -698,7 +702,7 @@ def test_sample_is_landed_in_dated_pulls_and_a_second_run_lands_nothing(
     pull, query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulls = SAMPLE_PULLS[::2]
-    monkeypatch.setattr(tmdb, "SAMPLE_PULLS", pulls)
+    monkeypatch.setattr(tmdb_pull, "SAMPLE_PULLS", pulls)
     first = pull(None)
     assert any("bundled sample" in note for note in first.notes)
     day = "(pulled_at at time zone 'UTC')::date"
@@ -725,7 +729,7 @@ def test_sample_is_landed_in_dated_pulls_and_a_second_run_lands_nothing(
 def test_a_token_after_the_sample_begins_anew_and_the_sample_never_follows_it(
     pull, query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tmdb, "SAMPLE_PULLS", SAMPLE_PULLS[-1:])
+    monkeypatch.setattr(tmdb_pull, "SAMPLE_PULLS", SAMPLE_PULLS[-1:])
     monkeypatch.setattr(
         StandIn, "of_sample", lambda token: StandIn([film(11), film(12)], token=token)
     )

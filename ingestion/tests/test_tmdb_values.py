@@ -283,7 +283,7 @@ def test_an_old_warehouse_with_bad_rows_heals_and_removed_films_are_marked(
     metrics = "select count(*) from marts.fct_movie_metrics where movie_id = 5"
     assert warehouse.one(metrics) > 0, "facts keep what was said of it"
 
-    stand_in._changes.clear()  # the day of the changes has gone by
+    stand_in.changes.clear()  # the day of the changes has gone by
     before = len(stand_in.requests)
     warehouse.marquee("ingest", "tmdb")
     assert not [path for path in stand_in.requests[before:] if path in {"/3/movie/5", "/3/movie/6"}]

@@ -10,17 +10,16 @@ import logging
 import random
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
+from datetime import date, timedelta
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ingestion.errors import UserError
+from ingestion.sources.tmdb.limits import TokenBucket, seconds_to_wait
 from ingestion.sources.tmdb.rows import Reject, fit, ids
 from ingestion.sources.tmdb.settings import (
     CHANGES_DAYS,
@@ -50,32 +49,6 @@ REMEDY = (
 
 class TmdbUnavailable(UserError):
     """TMDB did not give a usable answer, however often it was asked."""
-
-
-class TokenBucket:
-    """Hands out permissions to start a request, to any number of threads.
-
-    It holds one permission at most and makes a new one somewhat slower than ``rate`` allows: a
-    server that counts strictly sees no second with more, though threads wake late and in bunches.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._every = 1 / (0.96 * rate) if rate > 0 else 0.0
-        self._next = time.monotonic()
-        self._lock = threading.Lock()
-
-    def take(self) -> float:
-        """Take one permission; return the seconds until it holds."""
-        with self._lock:
-            now = time.monotonic()
-            holds = max(self._next, now)
-            self._next = holds + self._every
-            return holds - now
-
-    def pause(self, seconds: float) -> None:
-        """Give none out for so long: the server has asked for it."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
 
 
 class TmdbClient:
@@ -137,7 +110,7 @@ class TmdbClient:
     def genres(self) -> list[dict[str, Any]]:
         """The official genres of films: ``{"id": 28, "name": "Action"}``, each id once."""
         path = "/genre/movie/list"
-        entries = self._get(path).get("genres")
+        entries = self.get(path).get("genres")
         numbers = self._sort_out(ids(entries, path, "genres"))
         listed = entries if isinstance(entries, list) else []
         named = (entry for entry in listed if isinstance(entry, dict))
@@ -159,7 +132,7 @@ class TmdbClient:
             params["primary_release_date.gte"] = since.isoformat()
         if until:
             params["primary_release_date.lte"] = until.isoformat()
-        first = self._get("/discover/movie", **params, page=1)
+        first = self.get("/discover/movie", **params, page=1)
         first_day, last_day = since or FIRST_FILM, until or LAST_FILM
         if first_day < last_day and self._overflows("/discover/movie", params, first):
             middle = first_day + (last_day - first_day) // 2
@@ -225,7 +198,7 @@ class TmdbClient:
             return fit(body.get("id"), FILM_FIELDS["id"])[0] == film_id
 
         try:
-            return self._get(f"/movie/{film_id}", accept=is_the_film)
+            return self.get(f"/movie/{film_id}", accept=is_the_film)
         except _NotFoundError:
             return None
         except TmdbUnavailable as error:
@@ -235,7 +208,7 @@ class TmdbClient:
 
     def _changed_within(self, since: date, until: date) -> list[int]:
         params = {"start_date": since.isoformat(), "end_date": until.isoformat()}
-        first = self._get("/movie/changes", **params, page=1)
+        first = self.get("/movie/changes", **params, page=1)
         if since < until and self._overflows("/movie/changes", params, first):
             middle = since + (until - since) // 2
             return self._changed_within(since, middle) + self._changed_within(
@@ -272,7 +245,7 @@ class TmdbClient:
         return list(found)
 
     def _listed(self, path: str, params: dict[str, Any]) -> list[int]:
-        return self._sort_out(_ids(path, params, self._get(path, **params)))
+        return self._sort_out(_ids(path, params, self.get(path, **params)))
 
     def _sort_out(self, entries: Iterable[int | Reject]) -> list[int]:
         """The ids; what is none is kept for those who land rejects, unless it floods."""
@@ -284,7 +257,7 @@ class TmdbClient:
                 self.rejects.append(entry)
         return good
 
-    def _get(
+    def get(
         self,
         path: str,
         accept: Callable[[dict[str, Any]], bool] = lambda _: True,
@@ -338,7 +311,7 @@ class TmdbClient:
 
         status = answer.status
         if status in {408, 429} or status >= 500:
-            return None, f"HTTP {status}", _retry_after(answer.headers.get("Retry-After")), False
+            return None, f"HTTP {status}", seconds_to_wait(answer.headers.get("Retry-After")), False
         if status == 401:
             raise UserError(f"TMDB refuses the token (HTTP {status}).\n{REMEDY}")
         code, said = self._message(answer)
@@ -398,23 +371,6 @@ def _pages(body: dict[str, Any]) -> int | None:
 
 def _ids(path: str, params: dict[str, Any], body: dict[str, Any]) -> Iterator[int | Reject]:
     return ids(body.get("results"), f"{path}?{urlencode(params)}")
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header (a number of them, or a date: RFC 9110) asks to wait."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            then = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if then.tzinfo is None:
-            then = then.replace(tzinfo=timezone.utc)
-        seconds = (then - datetime.now(timezone.utc)).total_seconds()
-    return max(0.0, seconds) if seconds < float("inf") else None
 
 
 def _is_loopback(url: str) -> bool:
