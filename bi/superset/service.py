@@ -83,7 +83,7 @@ class Superset:
         if found := problems(assets, manifest):
             raise UserError("bi/superset does not fit the marts:\n" + "\n".join(found[:2]))
         self.make_database()
-        files = bundle(assets, manifest, self.schema, _sqlalchemy(self.reader(), LIMITS))
+        files = bundle(assets, manifest, self.schema, sqlalchemy_url(self.reader(), LIMITS))
         print_of = hashlib.sha256(json.dumps([files, *self._versions()]).encode()).hexdigest()
         if self.state.get("imported") == print_of:
             return None
@@ -231,14 +231,14 @@ class Superset:
 
     def _versions(self) -> list[str]:
         requirements = (FOLDER / "requirements.txt").read_text(encoding="utf-8")
-        return [requirements, metadata.version("marquee"), _sqlalchemy(self.metadata)]
+        return [requirements, metadata.version("marquee"), sqlalchemy_url(self.metadata)]
 
     def _env(self) -> dict[str, str]:
         ours = ("PG", "FLASK_", "SUPERSET_", "PYTHONPATH")
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return env | {
             "MARQUEE_SUPERSET_SECRET_KEY": self.state["secret_key"],
-            "MARQUEE_SUPERSET_METADATA": _sqlalchemy(self.metadata),
+            "MARQUEE_SUPERSET_METADATA": sqlalchemy_url(self.metadata),
             "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
         }
 
@@ -264,7 +264,7 @@ class Superset:
         return json.loads(done.stdout)
 
 
-def _sqlalchemy(target: Target, settings: dict[str, str] | None = None) -> str:
+def sqlalchemy_url(target: Target, settings: dict[str, str] | None = None) -> str:
     """The address as SQLAlchemy writes it, with settings of PostgreSQL for each connection."""
     url = target.url.replace("postgresql://", "postgresql+psycopg2://", 1)
     if not settings:

@@ -73,11 +73,11 @@ def target() -> Iterator[Target]:
 def database(target: Target) -> Iterator[Target]:
     """A fresh, empty database on the session's server, dropped afterwards whoever is connected."""
     name = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}")
-    _execute(target, sql.SQL("create database {} template template0").format(name))
+    execute(target, sql.SQL("create database {} template template0").format(name))
     try:
         yield replace(target, dbname=name.string)
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))
 
 
 def reachable_folder() -> Path:
@@ -99,7 +99,7 @@ def unused_port() -> int:
         return probe.getsockname()[1]
 
 
-def _execute(target: Target, statement: sql.Composable) -> None:
+def execute(target: Target, statement: sql.Composable) -> None:
     connection = target.connect()
     try:
         connection.autocommit = True
@@ -113,7 +113,7 @@ def _execute(target: Target, statement: sql.Composable) -> None:
 def built(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     """A database that ``marquee run`` has filled once, on the session's server."""
     name = sql.Identifier("test_built")
-    _execute(target, sql.SQL("create database {} template template0").format(name))
+    execute(target, sql.SQL("create database {} template template0").format(name))
     folder = tmp_path_factory.mktemp("built")
     folder.chmod(0o700)
     warehouse = Built(replace(target, dbname=name.string), folder)
@@ -122,4 +122,4 @@ def built(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         warehouse.first_run = warehouse.run()
         yield warehouse
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))

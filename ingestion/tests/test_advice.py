@@ -17,7 +17,7 @@ from ingestion.cli import explain
 from ingestion.errors import UserError
 from ingestion.pipeline import refusals
 from ingestion.sources import brands
-from ingestion.tests.conftest import _execute, unused_port
+from ingestion.tests.conftest import execute, unused_port
 from ingestion.tests.test_server import scratch_server, wait_for
 from ingestion.warehouse import state
 from ingestion.warehouse.target import Target
@@ -33,10 +33,10 @@ def guest(database: Target) -> Iterator[Target]:
         "create table public.theirs as select 1 as one",
         "grant usage on schema public to {}",
     ):
-        _execute(database, sql.SQL(statement).format(sql.Identifier(name)))
+        execute(database, sql.SQL(statement).format(sql.Identifier(name)))
     yield replace(database, user=name, password="x")
     for statement in ("drop owned by {} cascade", "drop role {}"):
-        _execute(database, sql.SQL(statement).format(sql.Identifier(name)))
+        execute(database, sql.SQL(statement).format(sql.Identifier(name)))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_right_that_is_missing_is_named_and_helps(
 
 def test_a_load_is_told_too(guest: Target, database: Target, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("ingestion.pipeline.STATE_DIR", tmp_path)
-    _execute(database, sql.SQL("create schema raw_brands"))
+    execute(database, sql.SQL("create schema raw_brands"))
     with pytest.raises(Exception, match="permission denied") as caught:
         brands.ingest_brands(None, guest)
     said = explain(caught.value)

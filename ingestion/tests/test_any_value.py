@@ -19,7 +19,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.texts import WHITE_SPACE, trim
 from ingestion.warehouse.target import Target
 
@@ -128,7 +128,7 @@ def warehouse(
     """A copy of the built warehouse with all that landed, built anew."""
     name, template = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}"), built.target.dbname
     create = sql.SQL("create database {} template {}").format(name, sql.Identifier(template))
-    _execute(target, create)
+    execute(target, create)
     folder = tmp_path_factory.mktemp("any_value")
     copy = Built(replace(target, dbname=name.string), folder)
     copy.write_profile()
@@ -139,7 +139,7 @@ def warehouse(
         copy.dbt("build", "--quiet", "--full-refresh")
         yield copy
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))
 
 
 def _land(copy: Built) -> None:

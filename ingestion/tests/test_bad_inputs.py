@@ -22,7 +22,7 @@ from psycopg2 import sql
 import ingestion.pipeline
 from ingestion.cli import marquee
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.warehouse.target import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
@@ -574,7 +574,7 @@ def ingest(*paths: Path) -> tuple[int, str]:
 def given(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
     folder = tmp_path_factory.mktemp("given")
     database = sql.Identifier("test_bad_inputs")
-    _execute(target, sql.SQL("create database {} template template0").format(database))
+    execute(target, sql.SQL("create database {} template template0").format(database))
     warehouse = Built(replace(target, dbname=database.string), folder)
     warehouse.write_profile()
     made = Given(folder, "", warehouse.rows)
@@ -594,7 +594,7 @@ def given(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         code, said = ingest(*files)
         assert code == 0, said
         yield made._replace(said=said)
-    _execute(target, sql.SQL("drop database {} with (force)").format(database))
+    execute(target, sql.SQL("drop database {} with (force)").format(database))
 
 
 def landed(given: Given, path: Path) -> dict[str, int]:

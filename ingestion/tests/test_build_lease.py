@@ -14,7 +14,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.tests.test_torture import Site, outcome
 from ingestion.warehouse.target import Target
 
@@ -28,13 +28,13 @@ def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory)
     """A copy of the built warehouse with a model that can be held up."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     made, template = map(sql.Identifier, (name, built.target.dbname))
-    _execute(target, sql.SQL("create database {} template {}").format(made, template))
+    execute(target, sql.SQL("create database {} template {}").format(made, template))
     site = Site(replace(target, dbname=name), tmp_path_factory.mktemp("lease"))
     site.write_profile()
     try:
         yield site
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(made))
+        execute(target, sql.SQL("drop database {} with (force)").format(made))
 
 
 def lease(site: Site) -> list[tuple]:

@@ -17,7 +17,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
 
@@ -139,13 +139,13 @@ NO_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_
 def copy_of(built: Built, target: Target, folder: Path, kind: type[Copy] = Copy) -> Iterator[Copy]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     made, template = map(sql.Identifier, (name, built.target.dbname))
-    _execute(target, sql.SQL("create database {} template {}").format(made, template))
+    execute(target, sql.SQL("create database {} template {}").format(made, template))
     copy = kind(replace(target, dbname=name), folder)
     copy.write_profile()
     try:
         yield copy
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(made))
+        execute(target, sql.SQL("drop database {} with (force)").format(made))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import yaml
 from psycopg2 import sql
 
 from ingestion.tests.built import BIN, Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
 
@@ -286,12 +286,12 @@ class Small(Built):
 @pytest.fixture(scope="module")
 def small(target: Target, tmp_path_factory: pytest.TempPathFactory):
     name = sql.Identifier("test_small")
-    _execute(target, sql.SQL("create database {} template template0").format(name))
+    execute(target, sql.SQL("create database {} template template0").format(name))
     small = Small(replace(target, dbname=name.string), tmp_path_factory.mktemp("small"))
     try:
         yield small
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from psycopg2 import sql
 from ingestion import doctor
 from ingestion.errors import UserError
 from ingestion.sources import brands, transactions
-from ingestion.tests.conftest import _execute, unused_port
+from ingestion.tests.conftest import execute, unused_port
 from ingestion.tests.test_server import scratch_server
 from ingestion.warehouse.fitness import refuse_unfit
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -42,7 +42,7 @@ def foreign(request: pytest.FixtureRequest, target: Target) -> Iterator[Target]:
     finally:
         for one in (name, f"{name}_utf8"):
             drop = sql.SQL("drop database if exists {} with (force)")
-            _execute(target, drop.format(sql.Identifier(one)))
+            execute(target, drop.format(sql.Identifier(one)))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_the_command_refuses_in_two_lines(foreign: Target, file: Path, tmp_path:
 
 def test_a_database_that_can_only_be_read_is_refused(database: Target, file: Path) -> None:
     alter = sql.SQL("alter database {} set default_transaction_read_only = on")
-    _execute(database, alter.format(sql.Identifier(database.dbname)))
+    execute(database, alter.format(sql.Identifier(database.dbname)))
     with pytest.raises(UserError, match=r"default_transaction_read_only is on"):
         transactions.ingest([file], database)
 

@@ -23,7 +23,7 @@ from psycopg2 import sql
 from psycopg2.extras import execute_values
 
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute
+from ingestion.tests.conftest import execute
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
 
@@ -229,7 +229,7 @@ def warehouse(
     """A copy of the built warehouse without a transaction; dbt in this process points at it."""
     name, template = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}"), built.target.dbname
     create = sql.SQL("create database {} template {}").format(name, sql.Identifier(template))
-    _execute(target, create)
+    execute(target, create)
     copy = Built(replace(target, dbname=name.string), tmp_path)
     copy.write_profile()
     monkeypatch.setenv("DBT_PROFILES_DIR", str(copy.folder))
@@ -241,7 +241,7 @@ def warehouse(
     try:
         yield copy
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))
 
 
 def test_incremental_equals_full_refresh(warehouse: Built) -> None:

@@ -21,10 +21,10 @@ import pytest
 from psycopg2 import sql
 
 from bi.superset import database
-from bi.superset.service import LIMITS, _sqlalchemy
+from bi.superset.service import LIMITS, sqlalchemy_url
 from ingestion.errors import UserError
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import _execute, reachable_folder, unused_port
+from ingestion.tests.conftest import execute, reachable_folder, unused_port
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.profiles import write_profiles
@@ -62,7 +62,7 @@ class Warehouse:
         for role, name in self.names.items():
             statement = sql.SQL("alter role {} login password {}")
             statement = statement.format(sql.Identifier(name), sql.Literal(SECRET))
-            _execute(self.admin.target, statement)
+            execute(self.admin.target, statement)
             login = replace(self.admin.target, user=name, password=SECRET)
             setattr(self, role, self._at(login, role))
 
@@ -73,7 +73,7 @@ class Warehouse:
     def drop_roles(self) -> None:
         for name in self.names.values():
             for statement in ("drop owned by {} cascade", "drop role {}"):
-                _execute(self.admin.target, sql.SQL(statement).format(sql.Identifier(name)))
+                execute(self.admin.target, sql.SQL(statement).format(sql.Identifier(name)))
 
 
 def readable(one: Built) -> set[tuple[str, str]]:
@@ -100,7 +100,7 @@ def warehouse(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     template = sql.Identifier(built.target.dbname)
     statement = sql.SQL("create database {} template {}").format(name, template)
     server = replace(built.target, dbname="postgres")
-    _execute(server, statement)
+    execute(server, statement)
     folder = tmp_path_factory.mktemp("roles")
     one = Warehouse(replace(built.target, dbname=name.string), folder)
     try:
@@ -109,7 +109,7 @@ def warehouse(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield one
     finally:
         one.drop_roles()
-        _execute(server, sql.SQL("drop database {} with (force)").format(name))
+        execute(server, sql.SQL("drop database {} with (force)").format(name))
 
 
 def test_the_reporter_reads_marts_only(warehouse: Warehouse):
@@ -182,7 +182,7 @@ def test_a_grant_that_was_taken_away_stays_away_until_the_next_build(warehouse: 
         "revoke all on all tables in schema marts from {}",
         "revoke all on schema marts from {}",
     ):
-        _execute(warehouse.transformer.target, sql.SQL(statement).format(name))
+        execute(warehouse.transformer.target, sql.SQL(statement).format(name))
     assert readable(warehouse.reporter) == set()
     warehouse.dbt("run", "--select", "dim_city", "fct_transactions")
     assert readable(warehouse.reporter) == {("marts", "dim_city"), ("marts", "fct_transactions")}
@@ -195,16 +195,16 @@ def owned(database: Target) -> Iterator[Target]:
     """An empty database whose owner is no superuser but may make roles, as with hosted servers."""
     user = sql.Identifier(f"owner_{database.dbname}")
     make = sql.SQL("create role {} login createrole password {}")
-    _execute(database, make.format(user, sql.Literal(SECRET)))
+    execute(database, make.format(user, sql.Literal(SECRET)))
     give = sql.SQL("alter database {} owner to {}")
-    _execute(database, give.format(sql.Identifier(database.dbname), user))
+    execute(database, give.format(sql.Identifier(database.dbname), user))
     try:
         yield replace(database, user=user.string, password=SECRET)
     finally:
         give_back = give.format(sql.Identifier(database.dbname), sql.Identifier(database.user))
-        _execute(database, give_back)
-        _execute(database, sql.SQL("drop owned by {} cascade").format(user))
-        _execute(database, sql.SQL("drop role {}").format(user))
+        execute(database, give_back)
+        execute(database, sql.SQL("drop owned by {} cascade").format(user))
+        execute(database, sql.SQL("drop role {}").format(user))
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_without_roles_a_build_grants_nothing_and_passes(built: Built):
 def test_a_login_that_may_not_make_roles_is_told(database: Target, tmp_path: Path):
     user = sql.Identifier(f"plain_{database.dbname}")
     make = sql.SQL("create role {} login password {}").format(user, sql.Literal(SECRET))
-    _execute(database, make)
+    execute(database, make)
     try:
         one = Built(replace(database, user=user.string, password=SECRET), tmp_path)
         one.write_profile()
@@ -286,7 +286,7 @@ def test_a_login_that_may_not_make_roles_is_told(database: Target, tmp_path: Pat
         assert f"alter role {user.string} createrole" in done.stderr
         assert len(done.stderr.splitlines()) <= 3
     finally:
-        _execute(database, sql.SQL("drop role {}").format(user))
+        execute(database, sql.SQL("drop role {}").format(user))
 
 
 def test_elsewhere_the_password_is_not_ours_to_know(database, tmp_path, monkeypatch):
@@ -562,7 +562,7 @@ def test_supersets_database_is_its_own_and_an_old_one_is_handed_over(embedded: E
 def test_a_query_of_superset_ends_when_its_client_has_gone(embedded: Embedded):
     embedded.commands.marquee("db", "start")
     settings = LIMITS | {"statement_timeout": "0"}
-    url = _sqlalchemy(embedded.server.login("reporter"), settings).replace("+psycopg2", "")
+    url = sqlalchemy_url(embedded.server.login("reporter"), settings).replace("+psycopg2", "")
     ask = "import psycopg2, sys; psycopg2.connect(sys.argv[1]).cursor().execute(sys.argv[2])"
     query = "select pg_sleep(3600)"
     client = subprocess.Popen([sys.executable, "-c", ask, url, query])

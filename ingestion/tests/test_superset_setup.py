@@ -22,10 +22,10 @@ def place(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(service, "STATE_DIR", tmp_path)
     monkeypatch.delenv("MARQUEE_REPORTER_PASSWORD", raising=False)
     yield Superset(target)
-    _execute(target, f"drop database if exists {DATABASE} with (force)")
+    execute(target, f"drop database if exists {DATABASE} with (force)")
 
 
-def _execute(target: Target, statement: str):
+def execute(target: Target, statement: str):
     with closing(target.connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(statement)
@@ -49,27 +49,27 @@ def test_its_database_and_its_key_are_made_once(place: Superset):
     assert place.state["secret_key"] == key
     assert place.state_file.stat().st_mode & 0o777 == 0o600
     may = f"select has_database_privilege('pg_monitor', '{DATABASE}', 'connect')"
-    assert _execute(place.target, may) is False  # nor may the reporter
+    assert execute(place.target, may) is False  # nor may the reporter
 
 
 def test_a_superset_whose_key_is_not_here_is_left_alone(place: Superset):
     place.make_database()
-    _execute(place.metadata, "create table ab_user (id integer)")
+    execute(place.metadata, "create table ab_user (id integer)")
     place.state_file.unlink()
     with pytest.raises(UserError, match="secret key is not in") as refused:
         place.make_database()
     assert len(refused.value.message.splitlines()) <= 3
-    assert _execute(place.metadata, "select count(*) from ab_user") == 0
+    assert execute(place.metadata, "select count(*) from ab_user") == 0
 
 
 def test_a_login_that_may_not_make_databases_is_told_what_to_do(place: Superset):
-    _execute(place.target, "create role humble login password 'humble'")
+    execute(place.target, "create role humble login password 'humble'")
     try:
         humble = Superset(replace(place.target, user="humble", password="humble"))
         with pytest.raises(UserError, match="create database superset owner humble"):
             humble.make_database()
     finally:
-        _execute(place.target, "drop role humble")
+        execute(place.target, "drop role humble")
 
 
 def test_without_superset_it_says_how_to_get_it(place: Superset, tmp_path, monkeypatch):

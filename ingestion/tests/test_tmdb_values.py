@@ -158,10 +158,10 @@ def odd(target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Buil
 
     from psycopg2 import sql
 
-    from ingestion.tests.conftest import _execute
+    from ingestion.tests.conftest import execute
 
     name = sql.Identifier("test_odd_films")
-    _execute(target, sql.SQL("create database {} template template0").format(name))
+    execute(target, sql.SQL("create database {} template template0").format(name))
     folder = tmp_path_factory.mktemp("odd")
     folder.chmod(0o700)
     warehouse = Built(replace(target, dbname=name.string), folder)
@@ -189,7 +189,7 @@ def odd(target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Buil
             warehouse.first_run = warehouse.marquee("ingest", "tmdb").stdout
             yield warehouse, stand_in
     finally:
-        _execute(target, sql.SQL("drop database {} with (force)").format(name))
+        execute(target, sql.SQL("drop database {} with (force)").format(name))
 
 
 def test_every_odd_value_costs_itself_is_marked_counted_and_heals(

@@ -44,7 +44,7 @@ from ingestion.sources.transactions.formats import (
     source_file,
 )
 from ingestion.sources.transactions.landing.copy import Copy
-from ingestion.tests.conftest import _execute, reachable_folder
+from ingestion.tests.conftest import execute, reachable_folder
 from ingestion.warehouse.target import Target
 
 ID = "0b9f3c1e-5a4d-4c3b-9f2e-1d2c3b4a5f60"
@@ -1064,10 +1064,10 @@ def test_a_load_counts_as_later_than_all_before(land, query, tmp_path, database)
     (tmp_path / "b.jsonl").write_text(line(user_id=8))
     land(tmp_path / "a.jsonl")
     ahead = "update raw_transactions._dlt_loads set inserted_at = now() + interval '{}'"
-    _execute(database, ahead.format("1 hour"))
+    execute(database, ahead.format("1 hour"))
     with pytest.raises(UserError, match=r"clock is 3,[56]\d\d s behind.*\n.*Set the clock right"):
         land(tmp_path / "b.jsonl")
-    _execute(database, ahead.format("2 seconds"))
+    execute(database, ahead.format("2 seconds"))
     assert land(tmp_path / "b.jsonl").rows == {"transactions": 1, "files": 1}
     by_load = "select load_id from raw_transactions._dlt_loads order by {}"
     assert query(by_load.format("inserted_at")) == query(by_load.format("load_id"))

@@ -24,7 +24,7 @@ from psycopg2 import sql
 
 from ingestion import raw_tables
 from ingestion.tests.built import BIN, Built
-from ingestion.tests.conftest import _execute, reachable_folder
+from ingestion.tests.conftest import execute, reachable_folder
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
 
@@ -112,7 +112,7 @@ def edited(built: Built, tmp_path: Path) -> Iterator[Edited]:
     name = sql.Identifier(f"test_{uuid.uuid4().hex[:12]}")
     template = sql.Identifier(built.target.dbname)
     admin = replace(built.target, dbname="postgres")
-    _execute(admin, sql.SQL("create database {} template {}").format(name, template))
+    execute(admin, sql.SQL("create database {} template {}").format(name, template))
     warehouse = Edited(replace(built.target, dbname=name.string), tmp_path)
     try:
         warehouse.write_profile()
@@ -121,7 +121,7 @@ def edited(built: Built, tmp_path: Path) -> Iterator[Edited]:
         shutil.copy(PROJECT_DIR / "dbt_project.yml", warehouse.project)
         yield warehouse
     finally:
-        _execute(admin, sql.SQL("drop database {} with (force)").format(name))
+        execute(admin, sql.SQL("drop database {} with (force)").format(name))
 
 
 def test_what_changed_is_rebuilt_by_itself_and_nothing_else(edited: Edited) -> None:
