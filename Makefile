@@ -67,9 +67,10 @@ equality: $(READY)  ## incremental result = full refresh, for random batches: RO
 mutate: $(READY)  ## break the warehouse in about 50 ways, one at a time: each must be caught by its test
 	@$(BIN)/marquee scratch python benchmarks/mutate.py $(if $(ONLY),--only '$(ONLY)')
 
-lint: $(READY)  ## ruff, and sqlfluff with the dbt templater
+lint: $(READY)  ## ruff, mypy, and sqlfluff with the dbt templater
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(BIN)/marquee deps
 	@$(BIN)/marquee scratch sqlfluff lint models tests snapshots
 

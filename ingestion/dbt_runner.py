@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ingestion import interrupts, progress
 from ingestion.errors import UserError, error_line
@@ -150,7 +151,7 @@ def dbt(
     sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     with progress.task(label, unit="nodes") as advance:
 
-        def follow(event) -> None:
+        def follow(event: Any) -> None:
             if event.info.name == "LogStartLine":
                 advance(0, total=event.data.total)
             elif event.info.name == "NodeFinished":
@@ -181,7 +182,7 @@ def dbt(
             f"dbt {command} failed: {named}{more}\n"
             f"See {relative(log_path())}, fix what it says, and run the same command again."
         )
-    return _count(results) if command == "build" else ""
+    return _count(results or []) if command == "build" else ""
 
 
 def _count(results: Sequence) -> str:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ingestion.terminal import echo, printable
 
@@ -46,14 +47,16 @@ def task(label: str, total: float | None = None, unit: str = "rows") -> Iterator
         bar = progress.add_task(escape(printable(label)), total=total, unit=unit)
 
         def advance(n: float = 1, total: float | None = None, unit: str | None = None) -> None:
-            fields = {"unit": unit} if unit else {}
-            progress.update(bar, advance=n, **({"total": total} if total else {}), **fields)
+            better: dict[str, Any] = {"unit": unit} if unit else {}
+            better |= {"total": total} if total else {}
+            progress.update(bar, advance=n, **better)
 
         yield advance
 
 
 def _plain(label: str, total: float | None, unit: str) -> Callable:
-    state = {"done": 0.0, "total": total, "unit": unit, "next": time.monotonic() + PLAIN_EVERY}
+    state: dict[str, Any] = {"done": 0.0, "total": total, "unit": unit}
+    state["next"] = time.monotonic() + PLAIN_EVERY
 
     def advance(n: float = 1, total: float | None = None, unit: str | None = None) -> None:
         state["done"] += n

@@ -6,7 +6,7 @@ import os
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +105,7 @@ def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
     """
     from ingestion.sources import brands, tmdb, transactions
 
-    lands = {
+    lands: dict[str, tuple[Callable[[], LoadReport], str | None]] = {
         "Land brands": (
             lambda: brands.ingest_brands(None, target),
             own_file(target, "brands", "brands"),

@@ -3,9 +3,12 @@
 `marquee superset` calls it; what goes in and comes out is JSON on standard input and output.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import sys
+from collections.abc import Callable
 
 from superset.app import create_app
 
@@ -62,7 +65,11 @@ def export() -> dict[str, str]:
         return {name: content() for name, content in ExportAssetsCommand().run()}
 
 
-TASKS = {"prepare": prepare, "set_password": set_password, "export": export}
+TASKS: dict[str, Callable[..., object]] = {
+    "prepare": prepare,
+    "set_password": set_password,
+    "export": export,
+}
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-METRIC = {
+METRIC: dict[str, Any] = {
     "verbose_name": None,
     "metric_type": None,
     "description": None,
@@ -72,7 +72,7 @@ METRIC = {
 }
 
 
-COLUMN = {
+COLUMN: dict[str, Any] = {
     "verbose_name": None,
     "is_dttm": False,
     "is_active": True,

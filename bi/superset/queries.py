@@ -171,13 +171,13 @@ def _series(params: Params) -> Query:
         "aggregates": {metric: {"operator": "mean"} for metric in metrics},
         "drop_missing_columns": False,
     }
-    steps = [{"operation": "pivot", "options": pivot}]
+    steps: list[dict[str, Any]] = [{"operation": "pivot", "options": pivot}]
     if groups and len(metrics) == 1:
-        options = {"columns": {metrics[0]: None}, "level": 0, "inplace": True}
+        options: dict[str, Any] = {"columns": {metrics[0]: None}, "level": 0, "inplace": True}
         steps.append({"operation": "rename", "options": options})
     by = params.get("x_axis_sort")
     if by and not groups:
-        way = {"is_sort_index": True} if by == axis else {"by": by}
+        way: dict[str, Any] = {"is_sort_index": True} if by == axis else {"by": by}
         options = way | {"ascending": params.get("x_axis_sort_asc", True)}
         steps.append({"operation": "sort", "options": options})
     return {

@@ -14,9 +14,8 @@ from ingestion import __version__
 from ingestion.cli.options import target_option
 from ingestion.errors import UserError, error_line
 from ingestion.terminal import echo
-from ingestion.warehouse import advice, identity, libpq, paths
+from ingestion.warehouse import identity, libpq, paths
 from ingestion.warehouse.paths import PROJECT_DIR
-from ingestion.warehouse.target import profiles_path
 
 LAZY = {  # command groups whose modules are imported only when they are called
     "db": "db",
@@ -76,6 +75,8 @@ def deps() -> None:
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def dbt_command(args: tuple[str, ...]) -> None:
     """Run dbt as it is, told where things are: for checkouts that cannot be written to."""
+    from ingestion.warehouse.target import profiles_path
+
     os.chdir(PROJECT_DIR)
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
     sys.stdout.flush()
@@ -118,6 +119,8 @@ def _settle() -> None:
 def explain(error: BaseException) -> str:
     """An unexpected error in one or two lines: its root cause, and what to do."""
     import psycopg2
+
+    from ingestion.warehouse import advice
 
     causes = [error]
     while (inner := causes[-1].__cause__ or causes[-1].__context__) and inner not in causes:

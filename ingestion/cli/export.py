@@ -37,7 +37,7 @@ def marts(  # noqa: PLR0917 - click gives them by name
     select: tuple[str, ...],
     schema: str | None,
     target_name: str | None,
-):
+) -> None:
     """Write every mart, or a selection, as Parquet or CSV.
 
     Facts are partitioned by month, in Hive's layout. All of it is of one moment. An export is whole

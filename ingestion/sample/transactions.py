@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from ingestion import interrupts
 from ingestion.errors import UserError, error_line
@@ -120,7 +120,7 @@ def _until_whole(out: Path) -> Iterator[IO[bytes]]:
         with interrupts.giving_back(part.unlink), part.open("wb") as plain:
             if out.name.endswith(".gz"):
                 with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
-                    yield packed
+                    yield cast("IO[bytes]", packed)
             else:
                 yield plain
         part.replace(out)

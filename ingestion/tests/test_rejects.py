@@ -295,9 +295,9 @@ def test_without_a_file_todays_rules_decide(run, query, balanced, tmp_path, monk
     run("ingest", "transactions", file)
     assert "0 rows have landed" in run("rejects", "replay")
 
-    amount = contract._MANDATORY["amount"]
+    amount = contract.READERS["amount"]
     monkeypatch.setitem(
-        contract._MANDATORY,
+        contract.READERS,
         "amount",
         lambda value, decimals: amount(value.replace(":", "."), decimals),
     )

@@ -732,7 +732,7 @@ def test_own_server_is_left_alone(project: Callable, server: Server, command: li
 def test_psql_takes_its_own_arguments(database: Target, tmp_path: Path) -> None:
     shutil.copy(PROJECT_DIR / "profiles.yml.example", tmp_path / "profiles.yml")
     command = python(
-        "from ingestion.commands_db import db; db()",
+        "from ingestion.cli.db import db; db()",
         "psql",
         "-At",
         "-c",

@@ -31,7 +31,7 @@ def as_version_one(server: Server) -> None:
     """Put the data folder back to what the first versions made: all by ``initdb --set``."""
     (server.data / "marquee.conf").unlink()
     path = server.data / "postgresql.conf"
-    text = path.read_text().replace(server_settings._HEAD, "")
+    text = path.read_text().replace(server_settings.HEAD, "")
     first = OURS | {"wal_compression": "on", "shared_buffers": "1024MB"}
     for name, value in first.items():
         line = f"{name} = {value if value.isalnum() else repr(value)}"

@@ -51,7 +51,7 @@ def chosen(name: str | None = None, *, settled: bool = True) -> Server | None:
     target, login = (load_target if settled else read_target)(name), profiles_login(path)
     written_for_it = login is not None and login.port == target.port and target.host == HOST
     orphaned = not server.settings and written_for_it
-    known = written_for_it and login.password in server.passwords
+    known = login is not None and written_for_it and login.password in server.passwords
     return server if is_embedded(target) or orphaned or known else None
 
 

@@ -10,6 +10,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 from ingestion.errors import UserError
+from ingestion.warehouse.state import ServerState
 
 _LATELY = timedelta(minutes=2)
 _TAIL = 64 * 1024  # bytes of the server's log
@@ -71,11 +72,12 @@ def is_loss(error: BaseException) -> bool:
 
 def _user(error: BaseException) -> str:
     with suppress(AttributeError, KeyError, psycopg2.Error):
-        return parse_dsn(error.cursor.connection.dsn)["user"]  # also once it is closed
+        cursor = error.cursor  # type: ignore[attr-defined]
+        return parse_dsn(cursor.connection.dsn)["user"]  # also once it is closed
     return "this login"
 
 
-def _lately(embedded) -> str:
+def _lately(embedded: ServerState) -> str:
     """What the server's log says of the last minutes, PostgreSQL's times being UTC."""
     if not embedded.log.exists():
         return ""

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psycopg2 import errors, sql
 from psycopg2.extensions import encrypt_password
@@ -150,7 +150,7 @@ class Server(ServerState):
                 connection.commit()
             self.save(logins=logins, rights=given | {name: print_of})
 
-    def connect(self, dbname: str | None = None):
+    def connect(self, dbname: str | None = None) -> Any:
         """Open a connection as the superuser.
 
         Names are looked up among PostgreSQL's own only, so that nothing of another role is called.

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -41,9 +40,11 @@ def acting_as(role: str, target: Target) -> Target:
 
 def rights(target: Target) -> str:
     """The SQL of the macro ``make_roles`` for the embedded server, where Marquee is alone."""
-    body = re.search(r"do \$make_roles\$.*\$make_roles\$", MACRO.read_text("utf-8"), re.DOTALL)
+    from jinja2 import Environment, StrictUndefined
+
+    (body,) = re.findall(r"do \$make_roles\$.*\$make_roles\$", MACRO.read_text("utf-8"), re.DOTALL)
     environment = Environment(undefined=StrictUndefined)  # noqa: S701 - SQL, not a web page
-    return environment.from_string(body[0]).render(
+    return environment.from_string(body).render(
         ours=role_names(),
         limits=project()["vars"]["reporter_limits"],
         alone=True,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 FILE = "marquee.conf"
 MEGABYTE = 1024**2
-_HEAD = f"""\
+HEAD = f"""\
 # Marquee's own settings are in {FILE}, which each start of the server writes anew. What stands
 # below comes after them, and wins: settings of your own belong here (or set them by ALTER SYSTEM).
 include_if_exists '{FILE}'
@@ -93,11 +93,12 @@ def _include(data: Path, ours: Callable[[str, str], bool]) -> None:
 
     def given_up(line: re.Match[str]) -> str:
         name, value = line[1].lower(), line[2]
-        first, _ = name not in seen, seen.add(name)  # a later one is the user's
+        first = name not in seen  # a later one is the user's
+        seen.add(name)
         bare = value[1:-1].replace("''", "'") if value.startswith("'") else value
         return f"#{line[0]}" if first and ours(name, bare) else line[0]
 
-    _write(path, _HEAD + _LINE.sub(given_up, text))
+    _write(path, HEAD + _LINE.sub(given_up, text))
 
 
 def _was_ours(name: str, value: str) -> bool:

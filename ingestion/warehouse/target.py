@@ -11,9 +11,9 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import psycopg2
 import yaml
 
 from ingestion.errors import UserError, error_line
@@ -71,7 +71,7 @@ class Target:
         }
         return env | ({"PGSSLMODE": self.sslmode} if self.sslmode else {})
 
-    def connect(self, **settings: str):
+    def connect(self, **settings: str) -> Any:
         """Open a psycopg2 connection.
 
         Args:
@@ -80,6 +80,8 @@ class Target:
         Raises:
             UserError: the server is not there, or refuses the login.
         """
+        import psycopg2
+
         options = " ".join(f"-c{name}={value}" for name, value in settings.items())
         try:
             return psycopg2.connect(
@@ -187,7 +189,7 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
     try:
         profile = (yaml.safe_load(path.read_text(encoding="utf-8")) or {})[profile_name]
         name = name or os.environ.get("DBT_TARGET")
-        name = name or render(profile.get("target", "default"), "target")
+        name = name or str(render(profile.get("target", "default"), "target"))
         output = profile["outputs"][name]
         output = {key: render(value, key) for key, value in output.items() if key in _READ}
         if output.get("type") != "postgres":

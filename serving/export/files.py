@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
 from ingestion.places import as_name
@@ -208,7 +208,7 @@ class _Sink:
     def __init__(self, place: Place, path: str) -> None:
         self._place, self._bytes, self._sha = place, 0, hashlib.sha256()
         with place.as_user_error():
-            self._file: IO[bytes] | None = place.open(path)
+            self._file: Any = place.open(path)  # None once it is closed
 
     def write(self, data: Any) -> int:
         """Take bytes, or a buffer of Arrow's."""

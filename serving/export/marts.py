@@ -176,8 +176,8 @@ def batches(connection: Connection, query: str) -> Iterator[pa.RecordBatch]:
             if none:
                 yield _no_rows(reader.schema)
     except (connection.Error, OSError) as error:
-        first = error_line(error).partition("ERROR:")
-        first = (first[2] or first[0]).strip()
+        before, _, after = error_line(error).partition("ERROR:")
+        first = (after or before).strip()
         raise UserError(f"The warehouse stopped answering: {first}\nRun this again.") from error
 
 

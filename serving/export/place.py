@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
 from ingestion.object_store import open_store, safe_line
@@ -83,7 +83,7 @@ class Place:
             os.fsync(file.fileno())
         file.close()
 
-    def abandon(self, file: IO[bytes]) -> None:
+    def abandon(self, file: Any) -> None:
         """Close it, whatever happened to it."""
         with suppress(Exception):
             # what has been sent of it to a store is discarded there

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Tables are ours to declare; a column that is not declared, or a value of another type, is a fault
 # of the reader and must stop the load instead of growing a variant column.
-CONTRACT = {"tables": "evolve", "columns": "freeze", "data_type": "freeze"}
+CONTRACT: Any = {"tables": "evolve", "columns": "freeze", "data_type": "freeze"}
 
 
 def ingest_brands(

@@ -68,7 +68,7 @@ def find_header(lines: dict[int, str], kind: FileKind, name: str) -> tuple[int |
         return header
     if kind is BRANDS:
         by_name = {column.name: column for column in kind.columns}
-        layout = [by_name[column] for column in HEADERLESS_BRANDS]
+        layout: Layout = [by_name[column] for column in HEADERLESS_BRANDS]
         first = dict(islice(lines.items(), 1))
         for delimiter in DELIMITERS:
             for fields in split(first, delimiter).values():
@@ -121,7 +121,8 @@ def _realign(line: str, delimiter: str, layout: Layout) -> list[str]:
     """Put a title with bare delimiters in it back together, if there is one way only."""
     quoting = quoting_of(line, delimiter)
     pieces = next(csv.reader([line], delimiter=delimiter, quoting=quoting))
-    ways, read = 0, []
+    ways = 0
+    read: list[str] = []
     if len(layout) <= len(pieces) <= len(layout) + MAX_EXTRA_DELIMITERS:
         ways, read = _alignments(pieces, layout, delimiter)
     if ways != 1:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ingestion.errors import UserError
 from ingestion.sources.brands.header import find_header, fit, simplified
@@ -88,7 +89,7 @@ def _read_rows(
 ) -> None:
     """Fill the reading's rows and rejects."""
     fields_of = split(lines, delimiter)
-    headers = fields_of.pop(header, None)
+    headers = fields_of.pop(header, None) if header else None
     empty = dict.fromkeys(column.name for column in reading.kind.columns)
     reject_repeats = _repeats(reading.kind)
     for number, fields in fields_of.items():
@@ -138,7 +139,7 @@ def _repeats(kind: FileKind) -> Callable[[dict, int], None]:
 
     def check(row: dict, number: int) -> None:
         brand = " ".join(row["brand"].split()).casefold()
-        keys = [("duplicate_row", repr(sorted(row.items())))]
+        keys: list[tuple[Any, ...]] = [("duplicate_row", repr(sorted(row.items())))]
         if kind is BRANDS:
             keys.append(("duplicate_brand", brand))
         elif row["position"] is not None:

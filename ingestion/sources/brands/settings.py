@@ -27,6 +27,9 @@ SUMMARY_NAMES = {"total", "totals", "totaux", "grandtotal", "totalgeneral", "sum
 HARMLESS = {"above_header", "repeated_header", "duplicate_row"}
 
 
+Kind = Literal["text", "money", "count", "rank"]
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a flat file.
@@ -40,7 +43,7 @@ class Column:
     """
 
     name: str
-    kind: Literal["text", "money", "count", "rank"]
+    kind: Kind
     headers: frozenset[str]
     required: bool = False
 
@@ -62,7 +65,7 @@ class FileKind:
     sample: Path
 
 
-def _column(name: str, kind: str, headers: str, required: bool = False) -> Column:
+def _column(name: str, kind: Kind, headers: str, required: bool = False) -> Column:
     return Column(name, kind, frozenset(headers.split()), required)
 
 
@@ -120,7 +123,7 @@ def _columns(*columns: str) -> dict[str, dict[str, Any]]:
 _FILE = ("_file_name text", "_file_checksum text")
 _LINE = (*_FILE, "_file_line bigint")
 
-TABLES = {
+TABLES: dict[str, Any] = {
     "brands": _columns(
         "brand text",
         "total decimal",

@@ -6,6 +6,7 @@ import csv
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 from ingestion.errors import UserError
 from ingestion.sources.brands.settings import (
@@ -16,6 +17,7 @@ from ingestion.sources.brands.settings import (
 )
 from ingestion.texts import WHITE_SPACE, trim
 
+Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 MARKS = re.compile(r"^ *\ufeff[ \ufeff]*")
 _CONTAINERS = {
     b"PK\x03\x04": "an Excel or OpenDocument workbook",
@@ -90,7 +92,7 @@ def split(lines: dict[int, str], delimiter: str) -> dict[int, list[str]]:
     enclose a whole field (``"Weird Al" Story``) are part of its text.
     """
     fields = {}
-    alike: dict[tuple[int, int], dict[int, str]] = {}
+    alike: dict[tuple[Quoting, int], dict[int, str]] = {}
     for n, line in lines.items():
         if len(line) > MAX_LINE:
             fields[n] = [line]
@@ -107,7 +109,7 @@ def split(lines: dict[int, str], delimiter: str) -> dict[int, list[str]]:
     return {n: fields[n] for n in lines}
 
 
-def quoting_of(line: str, delimiter: str) -> int:
+def quoting_of(line: str, delimiter: str) -> Quoting:
     """How pandas and csv are to take the line's quotes: as enclosing fields, or as text."""
     try:
         next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
@@ -117,7 +119,7 @@ def quoting_of(line: str, delimiter: str) -> int:
 
 
 def _read_csv(
-    lines: dict[int, str], delimiter: str, quoting: int, width: int
+    lines: dict[int, str], delimiter: str, quoting: Quoting, width: int
 ) -> dict[int, list[str]]:
     import pandas as pd
 

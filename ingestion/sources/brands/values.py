@@ -59,6 +59,7 @@ _NUMBER = re.compile(
 
 
 def _value(text: str, column: Column) -> str | Decimal | int | None:
+    value: str | Decimal | int | None
     if column.kind == "text":
         value = None if text in _NO_TEXT else text
     else:

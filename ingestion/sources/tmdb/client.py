@@ -11,8 +11,8 @@ import random
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date, timedelta
 from itertools import islice
 from typing import Any
@@ -157,13 +157,14 @@ class TmdbClient:
 
     def films(
         self, film_ids: Iterable[int]
-    ) -> Iterator[tuple[int, dict[str, Any] | TmdbUnavailable | None]]:
+    ) -> Generator[tuple[int, dict[str, Any] | TmdbUnavailable | None], None, None]:
         """Each id with the film's details, as /movie/{id} gives them (with Decimal for floats).
 
         None stands for a film that TMDB does not have (404), and the error for one that it fails to
         give: the caller knows how many of those to bear.
         """
-        rest, asked = iter(film_ids), deque()
+        rest = iter(film_ids)
+        asked: deque[tuple[int, Future[dict[str, Any] | TmdbUnavailable | None]]] = deque()
         try:
             while True:
                 # few at a time: all answers of a chunk may be more than fits into memory
@@ -207,7 +208,7 @@ class TmdbClient:
             return TmdbUnavailable(error.message)
 
     def _changed_within(self, since: date, until: date) -> list[int]:
-        params = {"start_date": since.isoformat(), "end_date": until.isoformat()}
+        params: dict[str, Any] = {"start_date": since.isoformat(), "end_date": until.isoformat()}
         first = self.get("/movie/changes", **params, page=1)
         if since < until and self._overflows("/movie/changes", params, first):
             middle = since + (until - since) // 2

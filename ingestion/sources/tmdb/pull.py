@@ -223,7 +223,8 @@ class Ingestion:
         self.left -= len(allowed)
         complete = len(allowed) == len(films)
         owed = frozenset(self._state().get("owed", []))
-        size, missing, failed, in_a_row = self.settings.chunk_size, 0, [], 0
+        size, missing, in_a_row = self.settings.chunk_size, 0, 0
+        failed: list[int] = []
         with task(f"TMDB films as of {now:%Y-%m-%d}", len(allowed), "films") as advance:
             for start in range(0, len(allowed), size) or [0]:
                 last = complete and owed.issuperset(films[start + size :])
@@ -242,7 +243,7 @@ class Ingestion:
                     self._run(tmdb_source(client, chunk))
                 missing, failed = missing + len(chunk.missing), failed + chunk.failed
                 in_a_row = chunk.failed_in_a_row
-                if chunk.left_out:
+                if chunk.stopped and chunk.left_out:
                     raise chunk.stopped
                 if chunk.stopped:
                     break
@@ -271,7 +272,8 @@ class Ingestion:
             if cause:
                 raise cause from None
             raise
-        normalized = self.pipeline.last_trace.last_normalize_info
+        trace = self.pipeline.last_trace
+        normalized = trace.last_normalize_info if trace else None
         counts = normalized.row_counts if normalized else {}
         for table in self.report.rows:
             self.report.rows[table] += counts.get(table, 0)

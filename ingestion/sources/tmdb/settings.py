@@ -26,7 +26,7 @@ SAMPLE_PULLS = (
     date(2024, 2, 8),
 )
 
-Columns = dict[str, dict[str, Any]]
+Columns = dict[str, Any]  # a column's hints, as dlt takes them
 DECIMALS = {"decimal(18, 6)": (18, 6), "decimal(6, 3)": (6, 3)}
 
 

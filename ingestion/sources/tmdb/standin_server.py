@@ -80,8 +80,9 @@ class Handler(BaseHTTPRequestHandler):
         path, _, text = target.partition("?")
         query = {name: values[-1] for name, values in parse_qs(text).items()} if text else {}
         scheme, _, bearer = headers.get(b"authorization", b"").decode().partition(" ")
-        credential = bearer.strip() if scheme.lower() == "bearer" else query.pop("api_key", None)
-        status, extra, fault = 200, {}, None
+        credential = bearer.strip() if scheme.lower() == "bearer" else query.pop("api_key", "")
+        status, fault = 200, None
+        extra: Mapping[str, str] = {}
         if stand_in.latency:
             time.sleep(stand_in.latency)
         try:

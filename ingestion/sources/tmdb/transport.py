@@ -94,7 +94,7 @@ class Transport:
     def _send(self, request: requests.Request) -> Answer:
         session = self._session()
         with (
-            self._watch.over(session.adapters["http://"]),
+            self._watch.over(self._local.adapter),
             session.send(
                 request.prepare(),
                 timeout=self._timeout,
@@ -133,7 +133,7 @@ class Transport:
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
-            adapter = _Adapter()
+            adapter = self._local.adapter = _Adapter()
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             # one host, no redirects: proxies and certificates are found once, not at each request
@@ -223,7 +223,8 @@ class _Watch:
     """Cuts the connections of requests that take too long: whatever they wait for then fails."""
 
     def __init__(self, timeout: float) -> None:
-        self._timeout, self._due = timeout, {}
+        self._timeout = timeout
+        self._due: dict[_Adapter, float] = {}
         self._lock, self._ended = threading.Lock(), threading.Event()
         threading.Thread(target=self._look, name="tmdb-watch", daemon=True).start()
 

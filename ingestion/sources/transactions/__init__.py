@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
@@ -122,7 +122,7 @@ def _complain(plan: Plan, report: LoadReport) -> None:
 def _max_reject_share() -> float:
     import dlt
 
-    value = dlt.config.get("sources.transactions.max_reject_share")
+    value: Any = dlt.config.get("sources.transactions.max_reject_share")
     try:
         share = settings.MAX_REJECT_SHARE if value is None else float(value)
     except (TypeError, ValueError):

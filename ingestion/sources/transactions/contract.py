@@ -23,7 +23,7 @@ from ingestion.sources.transactions.settings import FIELDS, REASONS, TEXT_FIELDS
 from ingestion.texts import trim
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUID = re.compile(rf"{UUID}|[0-9a-fA-F]{{32}}")
@@ -109,7 +109,7 @@ def row_of_fields(
         Refused: the line cannot land.
     """
     values = {}
-    for name, typed in _MANDATORY.items():
+    for name, typed in READERS.items():
         value = fields.get(name)
         if value is None:
             raise Refused("missing_field", name)
@@ -136,9 +136,10 @@ def _event_ts(value: Any) -> int:
         raise Refused("bad_timestamp", _brief(to_json(value)))
     year, _, month, day, hour, _, minute, second, fraction, _, sign, hours, minutes = match.groups()
     try:
-        at = datetime(
-            *map(int, (year, month, day, hour, minute, second or 0)),
-            int((fraction or "0")[:6].ljust(6, "0")),
+        microsecond = int((fraction or "0")[:6].ljust(6, "0"))
+        day_of_event = datetime(int(year), int(month), int(day))
+        at = day_of_event.replace(
+            hour=int(hour), minute=int(minute), second=int(second or 0), microsecond=microsecond
         )
         offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         at = at + offset if sign == "-" else at - offset
@@ -178,7 +179,7 @@ def _storable(text: str) -> str:
     return text
 
 
-_MANDATORY = {
+READERS: dict[str, Callable[..., Any]] = {
     "transaction_id": _transaction_id,
     "event_ts": _event_ts,
     "user_id": _user_id,

@@ -40,8 +40,10 @@ REASONS = {
 MAX_REJECT_SHARE = 0.5  # default of `sources.transactions.max_reject_share`
 
 # Files of a folder that are read; other names are read when they are given one by one.
-PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.json", "*.json.gz")
-PATTERNS += ("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet")
+PATTERNS = (
+    *("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.json", "*.json.gz"),
+    *("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet"),
+)
 
 CHUNK_BYTES = 8 << 20  # read and typed at a time; the reader's memory is a few times this
 MAX_LINE_BYTES = 64 << 20  # beyond this it is no line but a file without line ends

@@ -25,7 +25,7 @@ _OF_A_LOAD = {  # which file and which load a row is of
     "_dlt_load_id": _TEXT | _MUST,
 }
 _LINE = {"_file_line": {"data_type": "bigint"} | _MUST}
-COLUMNS: dict[str, dict[str, Any]] = {
+COLUMNS: dict[str, Any] = {
     "transactions": {
         "transaction_id": _TEXT | _MUST,
         "event_ts": {"data_type": "timestamp"} | _MUST,
@@ -117,7 +117,8 @@ def transactions_source(folder: Path) -> DltSource:
             yield dlt.resource(
                 nothing(table),
                 name=table,
-                columns={name: dict(hints) for name, hints in columns.items()},  # dlt's to keep
+                # dlt writes names into them, and some share one here
+                columns={name: dict(hints) for name, hints in columns.items()},
                 write_disposition="append",
                 file_format="parquet",  # for dlt, that is ADBC, which writes json and not jsonb
             )

@@ -142,7 +142,8 @@ class CsvChunk:
 
 
 def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
-    header, waiting = None, None
+    header: Header | None = None
+    waiting: Block | None = None
     for block in blocks(data, file.name, *_landed_records(file)):
         if header is None:
             header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
@@ -157,7 +158,7 @@ def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
                 continue
             block = Block(block.data[:cut], block.first)  # noqa: PLW2901
         yield CsvChunk(block.as_utf8(), header, records, file.name)
-    if waiting:
+    if waiting and header:
         records = Records.of(waiting, *header, is_last=True)
         yield CsvChunk(waiting.as_utf8(), header, records, file.name)
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import IO, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -154,7 +155,7 @@ class Reader:
 
 
 def _chunks(file: SourceFile, stream: Readable) -> Iterator[Chunk]:
-    data = gzip.GzipFile(fileobj=stream) if file.gzipped else stream
+    data: Any = gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) if file.gzipped else stream
     return (csv_chunks if file.form == "csv" else json_chunks)(file, data)
 
 

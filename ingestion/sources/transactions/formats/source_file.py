@@ -135,8 +135,8 @@ def form_of(path: Path, name: str = "") -> tuple[str, bool]:
     if base.endswith((".jsonl", ".ndjson", ".json")):
         return "jsonl", gzipped
     first = header_of(path, gzipped=gzipped) or ""
-    start = first.lstrip().lower()
-    is_csv = MANDATORY[0] in start and start[0] not in "{["
+    names = first.lstrip().lower()
+    is_csv = MANDATORY[0] in names and names[0] not in "{["
     if not is_csv and not base.endswith((".csv", ".tsv", ".txt")):
         return "jsonl", gzipped
     if LONE_CR.search(_QUOTED.sub("", first)):

@@ -68,7 +68,7 @@ class RemoteFile:
     url: str
     bytes: int = 0
     etag: str | None = None
-    store: AbstractFileSystem | None = field(default=None, compare=False, repr=False)
+    store: AbstractFileSystem = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

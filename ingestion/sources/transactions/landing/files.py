@@ -110,7 +110,7 @@ class Landing:
         reasons: Counter[str] = Counter()
         first_line = last_line = done = with_more = 0
         unknown: dict[str, None] = {}
-        example = None
+        example: dict[str, Any] = {}
         with Pending(self._copy) as pending, closing(ahead(_batches(file, reader))) as batches:
             for batch in batches:
                 for table, rows in (("transactions", batch.rows), ("rejects", batch.rejects)):

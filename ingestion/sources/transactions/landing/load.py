@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingestion.pipeline import LoadReport, end_connections, load, refusals
 from ingestion.sources.transactions.tables import transactions_source
@@ -31,7 +31,8 @@ def open_load(pipeline: dlt.Pipeline) -> Iterator[Copy]:
 
     with refusals("transactions"):
         load_id = _extract(pipeline)
-        url = pipeline.destination_client().config.credentials.to_native_representation()
+        credentials: Any = pipeline.destination_client().config.credentials
+        url = credentials.to_native_representation()
         with closing(Copy(url, pipeline.dataset_name, load_id)) as copy:
             yield copy
             if not copy.rows:
