@@ -13,12 +13,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-import yaml
-
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.state import is_embedded
-from ingestion.warehouse.target import Target, project, role_names, schema_name
+from ingestion.warehouse.target import Target, project, read_yaml, role_names, schema_name
 
 MACRO = next(PROJECT_DIR.glob("macros/**/make_roles.sql"))
 
@@ -62,7 +60,7 @@ def landing_schemas() -> list[str]:
     for path in PROJECT_DIR.glob("models/**/*.yml"):
         text = path.read_text("utf-8")
         if "\nsources:" in text:  # the others are many, and slow to read
-            for source in yaml.safe_load(text)["sources"]:
+            for source in read_yaml(text)["sources"]:
                 found.add(source.get("schema") or source["name"])
     return sorted(found)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -164,9 +165,17 @@ def _profile_name() -> str:
     return project()["profile"]
 
 
+@cache
 def project() -> dict:
-    """dbt_project.yml."""
-    return yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
+    """dbt_project.yml; not to be changed."""
+    return read_yaml((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds, read safely; by libyaml where PyYAML has it, as it is many times
+    quicker.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 def read_target(name: str | None = None, profiles: Path | None = None) -> Target:
@@ -187,7 +196,7 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
         )
     profile_name = _profile_name()
     try:
-        profile = (yaml.safe_load(path.read_text(encoding="utf-8")) or {})[profile_name]
+        profile = (read_yaml(path.read_text(encoding="utf-8")) or {})[profile_name]
         name = name or os.environ.get("DBT_TARGET")
         name = name or str(render(profile.get("target", "default"), "target"))
         output = profile["outputs"][name]

@@ -7,6 +7,7 @@ from the same columns, for files and for rejects that are replayed alike.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,7 @@ def transactions_source(folder: Path) -> DltSource:
                 nothing(table),
                 name=table,
                 # dlt writes names into them, and some share one here
-                columns={name: dict(hints) for name, hints in columns.items()},
+                columns={name: copy(hints) for name, hints in columns.items()},
                 write_disposition="append",
                 file_format="parquet",  # for dlt, that is ADBC, which writes json and not jsonb
             )

@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import IO, Any, cast
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,9 @@ from ingestion.sources.transactions.formats.source_file import (
 )
 from ingestion.texts import trim
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
 
 class Reader:
     """Reads files, and remembers from block to block what their lines look like.
@@ -56,14 +60,21 @@ class Reader:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        import duckdb
-
-        self._duckdb = duckdb.connect(config={"threads": threads} if threads else {})
-        self._duckdb.execute("set timezone = 'UTC'")
+        self._threads = threads
         self._shapes: list[Shape] = []
 
+    @cached_property
+    def _duckdb(self) -> DuckDBPyConnection:
+        """Opened when there are enough lines for a query: it takes a quarter of a second."""
+        import duckdb
+
+        connection = duckdb.connect(config={"threads": self._threads} if self._threads else {})
+        connection.execute("set timezone = 'UTC'")
+        return connection
+
     def close(self) -> None:
-        self._duckdb.close()
+        if "_duckdb" in self.__dict__:
+            self._duckdb.close()
 
     def read(self, file: SourceFile) -> Iterator[Batch]:
         """The file in batches, from the first line that has not landed yet.
