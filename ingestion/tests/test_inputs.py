@@ -414,7 +414,8 @@ import os, signal, sys
 from pathlib import Path
 from ingestion.pipeline import make_pipeline
 from ingestion.sources import transactions
-from ingestion.sources.transactions import plan, settings
+from ingestion.sources.transactions import settings
+from ingestion.sources.transactions.inputs import plan
 from ingestion.warehouse.target import Target
 
 settings.CHUNK_BYTES = 10_000

@@ -13,6 +13,7 @@ from ingestion.warehouse.paths import PROJECT_DIR
 
 ROOTS = ("ingestion", "bi", "serving")
 LONGEST = 400  # lines of a module that a reader holds at once
+TRANSACTIONS = "ingestion.sources.transactions"
 # A room to what it must not import, also within a function.
 CLOSED = {
     "ingestion.warehouse": (
@@ -30,15 +31,15 @@ CLOSED = {
     "ingestion.sources.tmdb": ("ingestion.sources.brands", "ingestion.sources.transactions"),
     "ingestion.sources.transactions": ("ingestion.sources.brands", "ingestion.sources.tmdb"),
     # a stream has the contract and the COPY, without the files
-    "ingestion.sources.transactions.contract": (
-        *(f"ingestion.sources.transactions.{room}" for room in ("inputs", "formats", "landing")),
-    ),
-    "ingestion.sources.transactions.landing.copy": (
-        *("ingestion.sources.transactions.inputs", "ingestion.sources.transactions.formats"),
-    ),
-    "ingestion.sources.transactions.landing.load": (
-        *("ingestion.sources.transactions.inputs", "ingestion.sources.transactions.formats"),
-    ),
+    **{
+        f"{TRANSACTIONS}.{module}": tuple(f"{TRANSACTIONS}.{room}" for room in closed)
+        for module, closed in {
+            **dict.fromkeys(("contract", "tables", "encoding"), ("inputs", "formats", "landing")),
+            **dict.fromkeys(("landing.copy", "landing.load"), ("inputs", "formats")),
+            "inputs": ("formats", "landing"),
+            "formats": ("landing", "ledger"),
+        }.items()
+    },
     "ingestion.run": ("ingestion.cli", "bi", "serving"),
     "serving": ("ingestion.cli", "ingestion.sources", "bi"),
     "bi": ("ingestion.cli", "ingestion.sources", "serving"),

@@ -35,14 +35,8 @@ from ingestion.sample.transactions import generate
 from ingestion.sources import transactions
 from ingestion.sources.transactions import contract, ledger, settings, tables
 from ingestion.sources.transactions.formats import csv_records as records
-from ingestion.sources.transactions.formats import (
-    csv_rows,
-    json_lines,
-    lines,
-    parquet,
-    reader,
-    source_file,
-)
+from ingestion.sources.transactions.formats import csv_rows, json_lines, lines, parquet, reader
+from ingestion.sources.transactions.inputs import source_file
 from ingestion.sources.transactions.landing.copy import Copy
 from ingestion.tests.conftest import execute, reachable_folder
 from ingestion.warehouse.target import Target

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import dlt
 
     from ingestion.sources.transactions.inputs.files import Input
-    from ingestion.sources.transactions.plan import Plan
+    from ingestion.sources.transactions.inputs.plan import Plan
     from ingestion.warehouse.target import Target
 
 NAMED = 8  # unknown fields that a report names
@@ -63,8 +63,8 @@ def ingest(
             (``sources.transactions.max_reject_share``); changed content. Files that are not
             concerned have landed then, and the message says so.
     """
-    from ingestion.sources.transactions import ledger, plan
-    from ingestion.sources.transactions.inputs import files
+    from ingestion.sources.transactions import ledger
+    from ingestion.sources.transactions.inputs import files, plan
 
     began = time.monotonic()
     found = files.find_files(paths)

@@ -14,23 +14,12 @@ from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE, NO_FILE, Decimals
 from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.encoding import as_utf8
+from ingestion.sources.transactions.formats.chunk import Left, check_names
 from ingestion.sources.transactions.formats.csv_records import Records, is_transaction, values_of
 from ingestion.sources.transactions.formats.json_shapes import Shape
-from ingestion.sources.transactions.formats.lines import (
-    Block,
-    Readable,
-    as_utf8,
-    blocks,
-    columns,
-    texts,
-)
-from ingestion.sources.transactions.formats.source_file import (
-    LONE_CR,
-    MACINTOSH,
-    Left,
-    SourceFile,
-    check_names,
-)
+from ingestion.sources.transactions.formats.lines import Block, Readable, blocks, columns, texts
+from ingestion.sources.transactions.inputs.source_file import LONE_CR, MACINTOSH, SourceFile
 from ingestion.sources.transactions.settings import FIELDS, MAX_RECORD_BYTES
 from ingestion.texts import trim
 

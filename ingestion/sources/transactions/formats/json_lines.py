@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import Decimals
+from ingestion.sources.transactions.formats.chunk import FEW, Left
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import Block, Readable, blocks
-from ingestion.sources.transactions.formats.source_file import FEW, Left, SourceFile
+from ingestion.sources.transactions.inputs.source_file import SourceFile
 
 SHAPES = 8  # kept from block to block
 

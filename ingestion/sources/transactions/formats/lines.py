@@ -7,7 +7,6 @@ import re
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property
 from typing import IO, Any, Protocol, TypeVar
 
@@ -16,9 +15,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ingestion.errors import UserError
+from ingestion.sources.transactions.encoding import BOM, as_utf8
 from ingestion.sources.transactions.settings import CHUNK_BYTES, FIELDS, MAX_LINE_BYTES
 
-BOM = b"\xef\xbb\xbf"
 NUL, LF, CR, QUOTE, BACKSLASH, SPACE = b'\0\n\r"\\ '
 ARE_NUMBERS = {b"amount": b"number"}  # metadata of a table of texts
 
@@ -33,14 +32,6 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Generator[Item, None, None]:
         while (item := coming.popleft().result()) is not end:
             coming.append(thread.submit(next, items, end))
             yield item
-
-
-def as_utf8(line: bytes) -> bytes:
-    """A line of CSV as UTF-8: what is none is Windows-1252, the Latin-1 of spreadsheets."""
-    for encoding in ("utf-8", "cp1252", "latin-1"):  # cp1252 leaves five bytes undefined
-        with suppress(UnicodeDecodeError):
-            return line.decode(encoding).encode()
-    raise AssertionError("Latin-1 takes any byte")
 
 
 class Readable(Protocol):

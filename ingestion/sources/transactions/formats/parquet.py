@@ -14,9 +14,10 @@ from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import Decimals
 from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.formats.chunk import Left, check_names
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import texts
-from ingestion.sources.transactions.formats.source_file import Left, SourceFile, check_names
+from ingestion.sources.transactions.inputs.source_file import SourceFile
 from ingestion.sources.transactions.settings import FIELDS, TEXT_FIELDS
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}

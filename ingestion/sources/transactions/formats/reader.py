@@ -30,22 +30,14 @@ from ingestion.sources.transactions.amounts import (
     marks_of,
 )
 from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.encoding import readable
+from ingestion.sources.transactions.formats.chunk import FEW, REJECTS, ROWS, Batch, Chunk, Left
 from ingestion.sources.transactions.formats.csv_rows import csv_chunks
 from ingestion.sources.transactions.formats.json_lines import json_chunks
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import ARE_NUMBERS, Readable, Stream, ahead
 from ingestion.sources.transactions.formats.parquet import ParquetChunk, parquet_rows
-from ingestion.sources.transactions.formats.source_file import (
-    FEW,
-    REJECTS,
-    ROWS,
-    Batch,
-    Chunk,
-    Left,
-    SourceFile,
-    probe,
-    readable,
-)
+from ingestion.sources.transactions.inputs.source_file import SourceFile, probe
 from ingestion.texts import trim
 
 if TYPE_CHECKING:

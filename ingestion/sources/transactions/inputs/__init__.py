@@ -1,1 +1,4 @@
-"""Where lines of transactions come from. A stream or a database would be a module beside files."""
+"""Where lines of transactions come from, and which of them are new.
+
+A stream or a database would be a module beside files.
+"""

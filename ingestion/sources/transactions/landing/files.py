@@ -20,11 +20,12 @@ from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.contract import DECODER
+from ingestion.sources.transactions.formats.chunk import Batch
 from ingestion.sources.transactions.formats.lines import ahead
 from ingestion.sources.transactions.formats.reader import Reader
-from ingestion.sources.transactions.formats.source_file import Batch, SourceFile
+from ingestion.sources.transactions.inputs.plan import Plan
+from ingestion.sources.transactions.inputs.source_file import SourceFile
 from ingestion.sources.transactions.landing.copy import Copy
-from ingestion.sources.transactions.plan import Plan
 from ingestion.sources.transactions.tables import COLUMNS, raw_schema
 
 _SAMPLE = 100  # rows of a batch whose unknown fields are looked at for their names

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
 from ingestion.progress import task
-from ingestion.sources.transactions.formats.source_file import SourceFile, form_of, header_of, probe
 from ingestion.sources.transactions.inputs.files import Inbox, LocalFile, RemoteFile
+from ingestion.sources.transactions.inputs.source_file import SourceFile, form_of, header_of, probe
 from ingestion.sources.transactions.ledger import Landed
 
 if TYPE_CHECKING:
