@@ -39,7 +39,14 @@ class _Group(click.Group):
         if name in LAZY:
             from importlib import import_module
 
-            return getattr(import_module(f"ingestion.cli.{LAZY[name]}"), name)
+            try:
+                return getattr(import_module(f"ingestion.cli.{LAZY[name]}"), name)
+            except ModuleNotFoundError as error:
+                if str(error.name).partition(".")[0] not in ("bi", "serving"):
+                    raise
+                raise UserError(
+                    "Marquee's environment was made for an earlier version.\nRenew it: make setup"
+                ) from error
         return super().get_command(ctx, name)
 
 

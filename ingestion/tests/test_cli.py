@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg2
 import pytest
+from click.testing import CliRunner
 
 from ingestion import dbt_runner
-from ingestion.cli import explain
+from ingestion.cli import explain, marquee
 from ingestion.errors import UserError, error_line
 from ingestion.sources.tmdb.standin import StandIn
 from ingestion.tests.built import Built
@@ -226,3 +228,12 @@ def test_dbt_that_stops_without_a_word(empty: Built, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(dbt.cli.main, "dbtRunner", Stops)
     with pytest.raises(UserError, match="dbt build stopped: StopIteration without a word, in"):
         dbt_runner.dbt("build", empty.target, label="Building")
+
+
+def test_an_environment_of_an_earlier_version_is_told_to_be_renewed(monkeypatch):
+    """It has not all packages, as after a `git pull` without make."""
+    monkeypatch.setitem(sys.modules, "serving", None)
+    monkeypatch.delitem(sys.modules, "ingestion.cli.export", raising=False)
+    done = CliRunner().invoke(marquee, ["export", "marts", "--to", "anywhere"])
+    assert done.exit_code == 1
+    assert done.output.endswith("earlier version.\nRenew it: make setup\n")
