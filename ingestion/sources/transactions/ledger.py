@@ -1,8 +1,9 @@
-"""What has landed, as the ledger in the warehouse says, and so what to do with the files given."""
+"""What has landed, as the ledger in the warehouse says."""
 
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -12,9 +13,7 @@ from ingestion.errors import UserError
 if TYPE_CHECKING:
     from ingestion.warehouse.target import Target
 
-MAX_CLOCK_DRIFT_SECONDS = (
-    10  # seconds; clocks of two machines may differ by less, and are waited for
-)
+MAX_CLOCK_DRIFT_SECONDS = 10  # clocks of two machines may differ by less, and are waited for
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,7 @@ class Landed:
 
 def landed(target: Target, dataset: str) -> list[Landed]:
     """What counts of the ledger, oldest first: completed loads, without what was replaced."""
-    if not _exists(target, dataset, "files"):
-        return []
-    found = _run(
+    found = _rows(
         target,
         "select _dlt_load_id, _file_name, path, _file_checksum, bytes, last_line, rows_landed,"
         " rows_rejected, landed_at, is_replacement,"
@@ -62,16 +59,14 @@ def landed(target: Target, dataset: str) -> list[Landed]:
 
 def unlisted(target: Target, dataset: str) -> list[str]:
     """Loads whose rows are there, which dlt does not list as completed: a run was killed there."""
-    names = {"files": (dataset, "files"), "loads": (dataset, "_dlt_loads")}
-    if not all(_exists(target, *name) for name in names.values()):
-        return []
     query = (
         # waits for what a killed run has asked of the server at the last moment
         "lock table {files}, {loads} in share mode;"
         " select distinct _dlt_load_id from {files} where _dlt_load_id not in"
         " (select load_id from {loads} where status = 0) order by 1"
     )
-    return [load_id for (load_id,) in _run(target, query, **names)]
+    found = _rows(target, query, files=(dataset, "files"), loads=(dataset, "_dlt_loads"))
+    return [load_id for (load_id,) in found]
 
 
 def check_clock(target: Target, dataset: str) -> None:
@@ -82,11 +77,9 @@ def check_clock(target: Target, dataset: str) -> None:
     Raises:
         UserError: this machine's clock is behind that of the newest load.
     """
-    if not _exists(target, dataset, "_dlt_loads"):
-        return
-    query = "select max(inserted_at) from {loads}"
-    [(newest,)] = _run(target, query, loads=(dataset, "_dlt_loads"))
-    behind = (newest - datetime.now(timezone.utc)).total_seconds() if newest else 0
+    query = "select max(inserted_at) from {loads} having max(inserted_at) is not null"
+    found = _rows(target, query, loads=(dataset, "_dlt_loads"))
+    behind = (found[0][0] - datetime.now(timezone.utc)).total_seconds() if found else 0
     if behind > MAX_CLOCK_DRIFT_SECONDS:
         raise UserError(
             f"This machine's clock is {behind:,.0f} s behind the newest load:"  # noqa: S608
@@ -99,20 +92,17 @@ def check_clock(target: Target, dataset: str) -> None:
         time.sleep(behind)
 
 
-def _exists(target: Target, dataset: str, table: str) -> bool:
-    query = "select 1 from pg_tables where schemaname = %s and tablename = %s"
-    return bool(_run(target, query, dataset, table))
-
-
-def _run(target: Target, query: str, *values: str, **names: tuple[str, str]) -> list[tuple]:
-    """Run a query with names of tables (schema and table) and values in it."""
+def _rows(target: Target, query: str, **names: tuple[str, str]) -> list[tuple]:
+    """The rows of a query; none where a table that it names (schema and table) is not there."""
     from psycopg2 import sql
 
     tables = {key: sql.Identifier(*name) for key, name in names.items()}
-    connection = target.connect()
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(sql.SQL(query).format(**tables), values)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
+    with closing(target.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select count(*) from pg_tables where (schemaname, tablename) in %s",
+            (tuple(names.values()),),
+        )
+        if cursor.fetchone() != (len(names),):
+            return []
+        cursor.execute(sql.SQL(query).format(**tables))
+        return cursor.fetchall()
