@@ -20,7 +20,7 @@ from ingestion.warehouse.target import Target, profiles_path
 
 PACKAGES = packages_dir()
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
-REBUILT = " is rebuilt in full"  # in what macros/fingerprints.sql logs
+REBUILT = " is rebuilt in full"  # in what the macro record_fingerprint logs
 HUB_TIMEOUT_SECONDS = 2  # `dbt deps` itself would try for ten and more
 
 
@@ -170,7 +170,7 @@ def dbt(
     results = getattr(outcome.result, "results", None)
     if outcome.exception:
         lease = getattr(outcome.exception, "msg", "").splitlines()
-        if lease and lease[0].startswith("Another dbt "):  # macros/build_lease.sql says it all
+        if lease and lease[0].startswith("Another dbt "):  # the macro build_lease says it all
             raise UserError("\n".join(lease[:2]))
         why = error_line(outcome.exception)
         raise UserError(f"dbt {command} stopped: {why}\nSee {relative(log_path())}")

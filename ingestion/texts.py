@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# All that leaves no ink, as macros/trim_text.sql has it (a test holds both equal): control
+# All that leaves no ink, as the macro trim_text has it (a test holds both equal): control
 # characters but NUL, blanks of every width, zero-width spaces, marks of direction, byte order
 # marks; but not the joiners, which shape the letter before them. First and last code point of
 # each stretch.

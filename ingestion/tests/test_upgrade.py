@@ -128,7 +128,7 @@ def test_what_changed_is_rebuilt_by_itself_and_nothing_else(edited: Edited) -> N
     """Seeds, a variable and a macro, one after another; then all is as a full refresh."""
     # a seed, read through a dimension; and comments, which change nothing
     edited.edit("seeds/merchant_brands.csv", "Amazon,", "Uber,Pixar\nAmazon,")
-    edited.edit("macros/date_key.sql", "Key of dim_date", "The key of dim_date")
+    edited.edit("macros/cross_db/date_key.sql", "Key of dim_date", "The key of dim_date")
     edited.edit("models/marts/transactions/fct_transactions.sql", "-- by the", "-- up to the")
     assert edited.build(*CARDS) == {"marts.daily_merchants"}
 
@@ -149,7 +149,11 @@ def test_what_changed_is_rebuilt_by_itself_and_nothing_else(edited: Edited) -> N
     edited.is_as_a_full_refresh(*hours)
 
     # what only incremental steps run
-    edited.edit("macros/touched.sql", "select dlt_load_id from", "select distinct dlt_load_id from")
+    edited.edit(
+        "macros/incremental/touched.sql",
+        "select dlt_load_id from",
+        "select distinct dlt_load_id from",
+    )
     assert edited.build(*hours) == KEPT
     assert not edited.build(*hours)
 

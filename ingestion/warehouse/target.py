@@ -156,7 +156,7 @@ def marts_schema(target: Target) -> str:
 
 
 def schema_name(name: str, target: Target) -> str:
-    """A schema of dbt's on a target, by the rule of macros/generate_schema_name.sql."""
+    """A schema of dbt's on a target, by the rule of the macro generate_schema_name."""
     plain = target.name == project()["vars"]["default_target"]
     return name if plain else f"{target.schema}_{name}"
 

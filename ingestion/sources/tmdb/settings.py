@@ -99,7 +99,7 @@ REJECTS_COLUMNS = columns(
 )
 REMOVED_COLUMNS = columns(movie_id="bigint", asked_at="timestamp")
 
-# What a value that fits its column has to be as well. macros/movie_values.sql says the same to the
+# What a value that fits its column has to be as well. macros/titles says the same to the
 # models, and a test holds both equal
 AT_LEAST = dict.fromkeys(
     ("runtime", "budget", "revenue", "popularity", "vote_average", "vote_count"), 0

@@ -17,16 +17,3 @@
         0.85 - 0.0165 * (coalesce(extract(year from {{ release_date }}), 2010) - 1985)
     ))
 {%- endmacro %}
-
-{# The first match of a regular expression, or null. #}
-{% macro regexp_first(expression, pattern) -%}
-    {{ return(adapter.dispatch("regexp_first")(expression, pattern)) }}
-{%- endmacro %}
-
-{% macro default__regexp_first(expression, pattern) -%}
-    nullif(regexp_extract({{ expression }}, '({{ pattern }})', 1), '')
-{%- endmacro %}
-
-{% macro postgres__regexp_first(expression, pattern) -%}
-    substring({{ expression }} from '{{ pattern }}')
-{%- endmacro %}

@@ -13,3 +13,16 @@
 {% macro postgres__regexp_remove(expression, pattern) -%}
     regexp_replace({{ expression }}, '{{ pattern }}', '', 'g')
 {%- endmacro %}
+
+{# The first match of a regular expression, or null. #}
+{% macro regexp_first(expression, pattern) -%}
+    {{ return(adapter.dispatch("regexp_first")(expression, pattern)) }}
+{%- endmacro %}
+
+{% macro default__regexp_first(expression, pattern) -%}
+    nullif(regexp_extract({{ expression }}, '({{ pattern }})', 1), '')
+{%- endmacro %}
+
+{% macro postgres__regexp_first(expression, pattern) -%}
+    substring({{ expression }} from '{{ pattern }}')
+{%- endmacro %}
