@@ -1,13 +1,16 @@
 {#
     What an incremental step has to look at. Every model that is built a batch
     at a time has a column loaded_at, when a row's load finished, and its newest
-    is how far the model has come. Answers are literals in the compiled step:
-    a planner then knows that they are few, and reads few rows.
+    is how far the model has come. A model hands over the relations that a macro
+    asks, so that dbt sees them in the model. Conditions are true for every row
+    in a full build. Answers are literals in the compiled step: a planner then
+    knows that they are few, and reads few rows. One run is drawn in
+    models/intermediate/transactions/README.md.
 #}
 
 {#
     The newest loaded_at of the model, as text; a moment before all others when
-    it is empty. A model of rows from two places comes on in each by itself:
+    it is empty. A model that unions two inputs keeps their progress apart:
     `only` says which rows count.
 #}
 {% macro loaded_until(only="1 = 1") -%}
@@ -20,32 +23,39 @@
 
 {# Condition: the row came with a load that finished after the model's newest one. #}
 {% macro is_new(column="loaded_at", only="1 = 1") -%}
-    {{ column }} > cast('{{ loaded_until(only) }}' as timestamp)
+    {%- if is_incremental() -%}
+        {{ column }} > cast('{{ loaded_until(only) }}' as timestamp)
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
 {%- endmacro %}
 
-{# Ids of loads that finished after the model's newest one, as a list in SQL. #}
-{% macro new_load_ids(only="1 = 1") -%}
-    {%- set found = ask(
-        "select dlt_load_id from " ~ ref("stg_transactions__loads")
-        ~ " where is_finished and " ~ is_new("loaded_at", only)
-    ) -%}
-    {{- return(sql_list(found.columns[0].values())) -}}
+{# Condition: the same by the id of the row's load, for rows that do not know when it finished. #}
+{% macro is_of_new_load(loads, only="1 = 1") -%}
+    {%- if is_incremental() -%}
+        {%- set found = ask(
+            "select dlt_load_id from " ~ loads
+            ~ " where is_finished and " ~ is_new("loaded_at", only)
+        ) -%}
+        dlt_load_id in {{ sql_list(found.columns[0].values()) }}
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
 {%- endmacro %}
 
-{# Whether a file was replaced since, so that rows which are no longer landed stand in the model. #}
-{% macro files_were_replaced() -%}
+{# Whether a file was replaced since, so that the model has rows of it which no longer count. #}
+{% macro files_were_replaced(replaced_files) -%}
     {%- set found = ask(
-        "select count(*) from " ~ ref("int_transaction_files__replaced")
-        ~ " where " ~ is_new("replaced_at")
+        "select count(*) from " ~ replaced_files ~ " where " ~ is_new("replaced_at")
     ) -%}
     {{- return(found.columns[0].values()[0] | int > 0) -}}
 {%- endmacro %}
 
 {# Whether a load that is new may have read lines which an earlier one had put aside. #}
-{% macro lines_were_read_again() -%}
+{% macro lines_were_read_again(files, loads) -%}
     {%- set found = ask(
-        "with files as (select * from " ~ ref("stg_transactions__files")
-        ~ "), loads as (select * from " ~ ref("stg_transactions__loads")
+        "with files as (select * from " ~ files
+        ~ "), loads as (select * from " ~ loads
         ~ ") select count(*) from files"
         ~ " inner join loads on files.dlt_load_id = loads.dlt_load_id"
         ~ " where loads.is_finished and " ~ is_new("loads.loaded_at")
@@ -55,26 +65,66 @@
     {{- return(found.columns[0].values()[0] | int > 0) -}}
 {%- endmacro %}
 
-{# Query of the transactions with a new version, or with one in a file that was replaced since. #}
-{% macro touched_transactions() -%}
-    select transaction_id
-    from {{ ref("int_transactions__checked") }}
-    where {{ is_new() }}
-    {%- if files_were_replaced() %}
-    union all
-    select transaction_id
-    from {{ ref("int_transactions__reopened") }}
-    where {{ is_new("replaced_at") }}
-    {%- endif %}
+{# Condition on a file or transaction: it was replaced, or reopened, since. #}
+{% macro is_newly_replaced(replaced_files) -%}
+    {%- if is_incremental() and not files_were_replaced(replaced_files) -%}
+        1 = 0
+    {%- else -%}
+        {{ is_new("replaced_at") }}
+    {%- endif -%}
 {%- endmacro %}
 
-{# Days that transactions entered or left since, as a list of dates in SQL. #}
-{% macro touched_days() -%}
-    {%- set found = ask(
-        "select cast(event_day as " ~ dbt.type_string() ~ ") from "
-        ~ ref("int_transaction_days__touched") ~ " where " ~ is_new()
-    ) -%}
-    {{- return(sql_list(found.columns[0].values(), "cast('{}' as date)")) -}}
+{# Condition: the row is new, or its transaction was reopened. #}
+{% macro is_new_or_reopened(reopened, replaced_files) -%}
+    {{ is_new() }}
+    {%- if is_incremental() and files_were_replaced(replaced_files) %}
+        or transaction_id in (
+            select transaction_id
+            from {{ reopened }}
+            where {{ is_new("replaced_at") }}
+        )
+    {%- endif -%}
+{%- endmacro %}
+
+{# Condition: the row is new, or the hook delete_all_when_files_were_replaced empties the model. #}
+{% macro is_new_or_all_are(replaced_files) -%}
+    {%- if is_incremental() and files_were_replaced(replaced_files) -%}
+        1 = 1
+    {%- else -%}
+        {{ is_new() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# Condition: the transaction has a new version, or had one in a file that was replaced since. #}
+{% macro is_touched(versions, reopened, replaced_files) -%}
+    {%- if is_incremental() -%}
+        transaction_id in (
+            select transaction_id
+            from {{ versions }}
+            where {{ is_new() }}
+            {%- if files_were_replaced(replaced_files) %}
+            union all
+            select transaction_id
+            from {{ reopened }}
+            where {{ is_new("replaced_at") }}
+            {%- endif %}
+        )
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
+{%- endmacro %}
+
+{# Condition: transactions entered or left the day since. #}
+{% macro is_touched_day(column, touched_days) -%}
+    {%- if is_incremental() -%}
+        {%- set found = ask(
+            "select cast(event_date as " ~ dbt.type_string() ~ ") from "
+            ~ touched_days ~ " where " ~ is_new()
+        ) -%}
+        {{ column }} in {{ sql_list(found.columns[0].values(), "cast('{}' as date)") }}
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
 {%- endmacro %}
 
 {# Texts as a list in SQL, so that `in` is right for an empty one too. #}

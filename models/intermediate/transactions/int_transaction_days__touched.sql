@@ -1,39 +1,34 @@
 {{
     config(
         materialized='incremental',
-        incremental_strategy='delete+insert',
-        unique_key='event_day',
+        incremental_strategy=replace_keys(),
+        unique_key='event_date',
         on_schema_change='fail'
     )
 }}
-{%- set replaced_since = '1 = 1' -%}
-{%- if is_incremental() -%}
-    {%- set replaced_since = '1 = 0' -%}
-    {%- if files_were_replaced() -%}
-        {%- set replaced_since = is_new('replaced_at') -%}
-    {%- endif -%}
-{%- endif %}
+{%- set checked = ref('int_transactions__checked') -%}
+{%- set reopened = ref('int_transactions__reopened') -%}
+{%- set replaced_files = ref('int_transaction_files__replaced') %}
 
 with versions as (
     select
         transaction_id,
         event_at,
         loaded_at
-    from {{ ref('int_transactions__checked') }}
-    where rejection_reason is null
-    {% if is_incremental() %}
-        and transaction_id in ({{ touched_transactions() }})
-    {% endif %}
+    from {{ checked }}
+    where
+        rejection_reason is null
+        and {{ is_touched(checked, reopened, replaced_files) }}
 ),
 
 reopened as (
-    select * from {{ ref('int_transactions__reopened') }}
-    where {{ replaced_since }}
+    select * from {{ reopened }}
+    where {{ is_newly_replaced(replaced_files) }}
 ),
 
 replaced_files as (
-    select * from {{ ref('int_transaction_files__replaced') }}
-    where {{ replaced_since }}
+    select * from {{ replaced_files }}
+    where {{ is_newly_replaced(replaced_files) }}
 ),
 
 landed as (
@@ -47,7 +42,7 @@ touches as (
         loaded_at
     from versions
     union all
-    -- of the transaction, on no day of its own
+    -- the reopened transaction itself; it touches no day directly
     select
         transaction_id,
         cast(null as timestamp) as event_at,
@@ -62,7 +57,7 @@ touched as (
         max(loaded_at) over (partition by transaction_id) as loaded_at
     from touches
     union all
-    -- days of versions that stand nowhere any more
+    -- days of versions that no longer count
     select
         landed.event_at,
         replaced_files.replaced_at as loaded_at
@@ -75,15 +70,13 @@ touched as (
 
 final as (
     select
-        cast(event_at as date) as event_day,
+        cast(event_at as date) as event_date,
         max(loaded_at) as loaded_at
     from touched
     where event_at is not null
     group by cast(event_at as date)
-    {% if is_incremental() %}
-        -- a broken row brings its transaction here, but touches no day
-        having {{ is_new('max(loaded_at)') }}
-    {% endif %}
+    -- a broken row brings its transaction here, but touches no day
+    having {{ is_new('max(loaded_at)') }}
 )
 
 select * from final

@@ -4,20 +4,20 @@
 {{
     config(
         materialized='incremental',
-        incremental_strategy='delete+insert',
+        incremental_strategy=replace_keys(),
         unique_key=['attribute_name', 'attribute_value'],
         on_schema_change='fail',
-        pre_hook='{{ delete_all_when_files_were_replaced() }}'
+        pre_hook="{{ delete_all_when_files_were_replaced(
+            ref('int_transaction_files__replaced')
+        ) }}"
     )
 }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
 
 with transactions as (
     select * from {{ ref('int_transactions__checked') }}
-    where rejection_reason is null
-    {% if is_incremental() and not files_were_replaced() %}
-        and {{ is_new() }}
-    {% endif %}
+    where
+        rejection_reason is null
+        and {{ is_new_or_all_are(ref('int_transaction_files__replaced')) }}
 ),
 
 -- one pass over all transactions serves every dimension of theirs

@@ -7,16 +7,16 @@
             {'columns': ['transaction_id']},
             {'columns': ['loaded_at']},
         ],
-        pre_hook='{{ delete_rows_of_replaced_files() }}'
+        pre_hook="{{ delete_rows_of_replaced_files(
+            ref('int_transaction_files__replaced')
+        ) }}"
     )
 }}
 {%- set earliest = earliest_date(var('transactions_earliest_date')) %}
 
 with transactions as (
     select * from {{ ref('stg_transactions__transactions') }}
-    {% if is_incremental() %}
-    where dlt_load_id in {{ new_load_ids() }}
-    {% endif %}
+    where {{ is_of_new_load(ref('stg_transactions__loads')) }}
 ),
 
 -- a load that has not finished is not there yet

@@ -3,83 +3,68 @@
 -- Count changes over everything; the amount is the transaction's at that
 -- moment, so that it adds up over transactions of one change_number only.
 -- seconds_since_previous adds up over the changes of a transaction.
+{%- set checked = ref('int_transactions__checked') -%}
+{%- set reopened = ref('int_transactions__reopened') -%}
+{%- set replaced_files = ref('int_transaction_files__replaced') %}
 {{
     config(
         materialized='incremental',
-        incremental_strategy='delete+insert',
-        unique_key='transaction_id',
+        incremental_strategy='append',
         on_schema_change='fail',
         indexes=[{'columns': ['loaded_at']}, {'columns': ['changed_date']}],
-        pre_hook='{{ delete_reopened_transactions() }}'
+        pre_hook="{{ delete_touched_transactions(
+            ref('int_transactions__checked'),
+            ref('int_transactions__reopened'),
+            ref('int_transaction_files__replaced')
+        ) }}"
     )
 }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
--- depends_on: {{ ref('int_transactions__reopened') }}
 
 -- one new version may change what every other one of its transaction means
 with versions as (
-    select * from {{ ref('int_transactions__checked') }}
-    where rejection_reason is null
-    {% if is_incremental() %}
-        and transaction_id in ({{ touched_transactions() }})
-    {% endif %}
+    select * from {{ checked }}
+    where
+        rejection_reason is null
+        and {{ is_touched(checked, reopened, replaced_files) }}
 ),
 
-keyed as (
-    select
-        transaction_id,
-        merchant_name,
-        category_name,
-        city_name,
-        payment_method,
-        {{ text_key('transaction_status') }}
-            as transaction_status_key,
-        user_id,
-        currency_code,
-        amount,
-        event_at,
-        loaded_at,
-        file_checksum,
-        file_line
-    from versions
-),
-
--- the order in which fct_transactions takes the last one
+-- in the order in which fct_transactions takes the last one
 ordered as (
     select
         *,
-        lag(transaction_status_key) over (
+        lag(transaction_status) over (
             partition by transaction_id
             order by event_at, loaded_at, file_checksum, file_line
-        ) as version_before_status_key,
+        ) as previous_status,
         row_number() over (
             partition by transaction_id
             order by event_at, loaded_at, file_checksum, file_line
         ) as version_number
-    from keyed
+    from versions
 ),
 
+-- ordered by the same columns, so that one sort serves both steps
 changes as (
     select
         *,
         row_number() over (
             partition by transaction_id
-            order by version_number
+            order by event_at, loaded_at, file_checksum, file_line
         ) as change_number,
         lag(event_at) over (
             partition by transaction_id
-            order by version_number
+            order by event_at, loaded_at, file_checksum, file_line
         ) as previous_changed_at
     from ordered
     where
         version_number = 1
-        or version_before_status_key != transaction_status_key
+        or coalesce(previous_status, '') != coalesce(transaction_status, '')
 ),
 
 final as (
     select
         transaction_id,
-        change_number,
+        cast(change_number as bigint) as change_number,
         {{ date_key('event_at') }} as date_key,
         {{ text_key('merchant_name') }}
             as merchant_key,
@@ -88,13 +73,10 @@ final as (
         {{ text_key('city_name') }} as city_key,
         {{ text_key('payment_method') }}
             as payment_method_key,
-        transaction_status_key,
-        coalesce(
-            version_before_status_key,
-            {{ dbt_utils.generate_surrogate_key([
-                'cast(null as ' ~ dbt.type_string() ~ ')'
-            ]) }}
-        ) as previous_transaction_status_key,
+        {{ text_key('transaction_status') }}
+            as transaction_status_key,
+        {{ text_key('previous_status') }}
+            as previous_transaction_status_key,
         user_id,
         currency_code,
         amount,

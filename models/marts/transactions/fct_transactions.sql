@@ -4,120 +4,30 @@
 {{
     config(
         materialized='incremental',
-        incremental_strategy='delete+insert',
+        incremental_strategy=replace_keys(),
         unique_key='transaction_id',
         on_schema_change='fail',
         indexes=[
             {'columns': ['loaded_at']},
             {'columns': ['event_date']},
         ],
-        pre_hook='{{ delete_rows_of_replaced_files() }}'
+        pre_hook="{{ delete_rows_of_replaced_files(
+            ref('int_transaction_files__replaced')
+        ) }}"
     )
 }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
--- depends_on: {{ ref('int_transactions__reopened') }}
 
 -- by the time a load finished, so that one that finishes late is not missed
 with transactions as (
     select * from {{ ref('int_transactions__bucketed') }}
-    {% if is_incremental() %}
-    where
-        {{ is_new() }}
-        {% if files_were_replaced() -%}
-        or transaction_id in (
-            select transaction_id
-            from {{ ref('int_transactions__reopened') }}
-            where {{ is_new('replaced_at') }}
-        )
-        {% endif %}
-    {% endif %}
+    where {{ is_new_or_reopened(
+        ref('int_transactions__reopened'),
+        ref('int_transaction_files__replaced')
+    ) }}
 ),
 
 statuses as (
     select * from {{ ref('transaction_statuses') }}
-),
-
-arrived as (
-    select
-        transactions.transaction_id,
-        {{ date_key('transactions.event_at') }} as date_key,
-        {{ text_key('transactions.merchant_name') }}
-            as merchant_key,
-        {{ text_key('transactions.category_name') }}
-            as category_key,
-        {{ text_key('transactions.city_name') }}
-            as city_key,
-        {{ text_key('transactions.payment_method') }}
-            as payment_method_key,
-        {{ text_key('transactions.transaction_status') }}
-            as transaction_status_key,
-        transactions.user_id,
-        transactions.amount_bucket,
-        transactions.currency_code,
-        transactions.amount,
-        cast(
-            case
-                when statuses.is_approved then transactions.amount else 0
-            end as numeric(18, 4)
-        ) as approved_amount,
-        cast(transactions.event_at as date) as event_date,
-        transactions.event_at,
-        transactions.loaded_at,
-        transactions.file_checksum,
-        transactions.file_line
-    from transactions
-    left join statuses
-        on transactions.transaction_status = statuses.transaction_status
-),
-
-versions as (
-    select
-        transaction_id,
-        date_key,
-        merchant_key,
-        category_key,
-        city_key,
-        payment_method_key,
-        transaction_status_key,
-        user_id,
-        amount_bucket,
-        currency_code,
-        amount,
-        approved_amount,
-        event_date,
-        event_at,
-        loaded_at,
-        file_checksum,
-        file_line
-    from arrived
-    {% if is_incremental() %}
-    union all
-    -- what stands there is a version like any other: a late arrival that is
-    -- older loses against it
-    select
-        standing.transaction_id,
-        standing.date_key,
-        standing.merchant_key,
-        standing.category_key,
-        standing.city_key,
-        standing.payment_method_key,
-        standing.transaction_status_key,
-        standing.user_id,
-        standing.amount_bucket,
-        standing.currency_code,
-        standing.amount,
-        standing.approved_amount,
-        standing.event_date,
-        standing.event_at,
-        standing.loaded_at,
-        standing.file_checksum,
-        standing.file_line
-    from {{ this }} as standing
-    where
-        standing.transaction_id in (
-            select arrived.transaction_id from arrived
-        )
-    {% endif %}
 ),
 
 ranked as (
@@ -131,34 +41,70 @@ ranked as (
                 file_checksum desc,
                 file_line desc
         ) as version_recency
-    from versions
+    from transactions
+),
+
+-- rows of a day lie together, so that a day is few pages; sorted here, before
+-- the keys make rows wide
+latest as (
+    select * from ranked
+    where version_recency = 1
+    order by event_at
 ),
 
 final as (
     select
-        transaction_id,
-        date_key,
-        merchant_key,
-        category_key,
-        city_key,
-        payment_method_key,
-        transaction_status_key,
-        user_id,
-        amount_bucket,
-        currency_code,
-        amount,
-        approved_amount,
-        event_date,
-        event_at,
-        loaded_at,
-        file_checksum,
-        file_line
-    from ranked
-    where version_recency = 1
+        latest.transaction_id,
+        {{ date_key('latest.event_at') }} as date_key,
+        {{ text_key('latest.merchant_name') }}
+            as merchant_key,
+        {{ text_key('latest.category_name') }}
+            as category_key,
+        {{ text_key('latest.city_name') }}
+            as city_key,
+        {{ text_key('latest.payment_method') }}
+            as payment_method_key,
+        {{ text_key('latest.transaction_status') }}
+            as transaction_status_key,
+        latest.user_id,
+        latest.amount_bucket,
+        latest.currency_code,
+        latest.amount,
+        cast(
+            case
+                when statuses.is_approved then latest.amount else 0
+            end as numeric(18, 4)
+        ) as approved_amount,
+        cast(latest.event_at as date) as event_date,
+        latest.event_at,
+        latest.loaded_at,
+        latest.file_checksum,
+        latest.file_line
+    from latest
+    left join statuses
+        on latest.transaction_status = statuses.transaction_status
+    {% if is_incremental() %}
+    -- the row that is there is a version like any other: an older late arrival
+    -- loses against it
+    where
+        not exists (
+            select 1
+            from {{ this }} as standing
+            where
+                standing.transaction_id = latest.transaction_id
+                and (
+                    standing.event_at,
+                    standing.loaded_at,
+                    standing.file_checksum,
+                    standing.file_line
+                ) >= (
+                    latest.event_at,
+                    latest.loaded_at,
+                    latest.file_checksum,
+                    latest.file_line
+                )
+        )
+    {% endif %}
 )
 
 select * from final
-{% if not is_incremental() %}
--- a day's rows lie together, so that a day is few pages
-order by event_date
-{% endif %}

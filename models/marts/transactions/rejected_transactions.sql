@@ -9,31 +9,30 @@
         indexes=[{'columns': ['loaded_at']}],
         pre_hook=[
             "{{ delete_rows_of_replaced_files(
+                ref('int_transaction_files__replaced'),
                 only=\"rejection_stage = 'marked'\"
             ) }}",
-            "{{ delete_lines_that_landed_since() }}",
+            "{{ delete_lines_that_landed_since(
+                ref('int_transactions__unread'),
+                ref('stg_transactions__files'),
+                ref('stg_transactions__loads')
+            ) }}",
         ]
     )
 }}
--- depends_on: {{ ref('int_transaction_files__replaced') }}
--- depends_on: {{ ref('stg_transactions__files') }}
--- depends_on: {{ ref('stg_transactions__loads') }}
 
 with checked as (
     select * from {{ ref('int_transactions__checked') }}
-    where rejection_reason is not null
-    {% if is_incremental() %}
+    where
+        rejection_reason is not null
         and {{ is_new(only="rejection_stage = 'marked'") }}
-    {% endif %}
 ),
 
 rejects as (
     select * from {{ ref('int_transactions__unread') }}
-    {% if is_incremental() %}
-    where
-        dlt_load_id
-        in {{ new_load_ids(only="rejection_stage = 'unread'") }}
-    {% endif %}
+    where {{ is_of_new_load(
+        ref('stg_transactions__loads'), only="rejection_stage = 'unread'"
+    ) }}
 ),
 
 marked as (

@@ -3,7 +3,7 @@
 {{
     config(
         materialized='incremental',
-        incremental_strategy='append',
+        incremental_strategy=replace_all(),
         on_schema_change='fail',
         pre_hook='{{ delete_all_before_step() }}'
     )

@@ -1,13 +1,14 @@
 -- The films that all models of a build read: those that are pulled while they
 -- are built wait for the next build. Loads are listed first, so that films of
 -- all listed ones are there.
--- depends_on: {{ ref('stg_tmdb__loads') }}
 {{
     config(
         materialized='incremental',
-        incremental_strategy='append',
+        incremental_strategy=replace_all(),
         on_schema_change='fail',
-        pre_hook='{{ delete_all_before_step() }}'
+        pre_hook="{{ delete_all_before_step(
+            after=ref('stg_tmdb__loads')
+        ) }}"
     )
 }}
 

@@ -3,24 +3,19 @@
 -- amounts within one currency.
 {{
     config(
-        materialized='incremental',
-        incremental_strategy='append',
-        on_schema_change='fail',
         indexes=[
             {'columns': ['date_day']},
             {'columns': ['event_hour']},
             {'columns': ['loaded_at']},
-        ],
-        pre_hook='{{ delete_touched_days() }}'
+        ]
     )
 }}
--- depends_on: {{ ref('int_transaction_days__touched') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
-    {% if is_incremental() %}
-    where event_date in {{ touched_days() }}
-    {% endif %}
+    where {{ is_touched_day(
+        'event_date', ref('int_transaction_days__touched')
+    ) }}
 ),
 
 cities as (

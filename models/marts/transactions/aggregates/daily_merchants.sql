@@ -2,22 +2,12 @@
 -- currency with at least one transaction. Counts add up over everything,
 -- amounts within one currency. Merchants of no film brand carry the unknown
 -- brand's name.
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='append',
-        on_schema_change='fail',
-        indexes=[{'columns': ['date_day']}, {'columns': ['loaded_at']}],
-        pre_hook='{{ delete_touched_days() }}'
-    )
-}}
--- depends_on: {{ ref('int_transaction_days__touched') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
-    {% if is_incremental() %}
-    where event_date in {{ touched_days() }}
-    {% endif %}
+    where {{ is_touched_day(
+        'event_date', ref('int_transaction_days__touched')
+    ) }}
 ),
 
 merchants as (

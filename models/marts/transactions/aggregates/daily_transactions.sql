@@ -1,22 +1,12 @@
 -- Grain: one row per day, city, category, status, payment method, amount bucket
 -- and currency with at least one transaction. Counts add up over everything,
 -- amounts within one currency.
-{{
-    config(
-        materialized='incremental',
-        incremental_strategy='append',
-        on_schema_change='fail',
-        indexes=[{'columns': ['date_day']}, {'columns': ['loaded_at']}],
-        pre_hook='{{ delete_touched_days() }}'
-    )
-}}
--- depends_on: {{ ref('int_transaction_days__touched') }}
 
 with transactions as (
     select * from {{ ref('fct_transactions') }}
-    {% if is_incremental() %}
-    where event_date in {{ touched_days() }}
-    {% endif %}
+    where {{ is_touched_day(
+        'event_date', ref('int_transaction_days__touched')
+    ) }}
 ),
 
 cities as (
