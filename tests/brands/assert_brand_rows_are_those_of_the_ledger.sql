@@ -37,12 +37,12 @@ found as (
     union all
 
     select
-        kind as file_kind,
-        _file_checksum as file_checksum,
-        _dlt_load_id as dlt_load_id,
+        file_kind,
+        file_checksum,
+        dlt_load_id,
         0 as landed,
         1 as rejected
-    from {{ source('brands', 'rejects') }}
+    from {{ ref('stg_brands__rejects') }}
 ),
 
 counted as (

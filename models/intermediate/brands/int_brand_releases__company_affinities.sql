@@ -23,7 +23,7 @@ movie_companies as (
 ),
 
 -- the certain films of each brand
-brand_films as (
+brand_movies as (
     select
         brand_name,
         movie_id
@@ -31,24 +31,24 @@ brand_films as (
     group by brand_name, movie_id
 ),
 
-brand_film_counts as (
+brand_movie_counts as (
     select
         brand_name,
-        count(*) as film_count
-    from brand_films
+        count(*) as movie_count
+    from brand_movies
     group by brand_name
 ),
 
 -- how many of them each company made
 brand_companies as (
     select
-        brand_films.brand_name,
+        brand_movies.brand_name,
         movie_companies.company_id,
-        count(*) as film_count
-    from brand_films
+        count(*) as movie_count
+    from brand_movies
     inner join movie_companies
-        on brand_films.movie_id = movie_companies.movie_id
-    group by brand_films.brand_name, movie_companies.company_id
+        on brand_movies.movie_id = movie_companies.movie_id
+    group by brand_movies.brand_name, movie_companies.company_id
 ),
 
 -- a film does not speak for itself: it is left out of its own brand's counts
@@ -56,9 +56,9 @@ compared as (
     select
         candidates.brand_release_key,
         candidates.movie_id,
-        brand_companies.film_count,
-        brand_film_counts.film_count as brand_film_count,
-        case when brand_films.movie_id is null then 0 else 1 end as own_count
+        brand_companies.movie_count,
+        brand_movie_counts.movie_count as brand_movie_count,
+        case when brand_movies.movie_id is null then 0 else 1 end as own_count
     from candidates
     inner join movie_companies
         on candidates.movie_id = movie_companies.movie_id
@@ -66,12 +66,12 @@ compared as (
         on
             candidates.brand_name = brand_companies.brand_name
             and movie_companies.company_id = brand_companies.company_id
-    inner join brand_film_counts
-        on candidates.brand_name = brand_film_counts.brand_name
-    left join brand_films
+    inner join brand_movie_counts
+        on candidates.brand_name = brand_movie_counts.brand_name
+    left join brand_movies
         on
-            candidates.brand_name = brand_films.brand_name
-            and candidates.movie_id = brand_films.movie_id
+            candidates.brand_name = brand_movies.brand_name
+            and candidates.movie_id = brand_movies.movie_id
 ),
 
 -- the company that made most of them counts
@@ -81,8 +81,8 @@ final as (
         movie_id,
         max(
             cast(
-                cast(film_count - own_count as numeric(18, 12))
-                / nullif(brand_film_count - own_count, 0)
+                cast(movie_count - own_count as numeric(18, 12))
+                / nullif(brand_movie_count - own_count, 0)
                 as numeric(18, 12)
             )
         ) as company_affinity

@@ -14,7 +14,7 @@ certain as (
     where release_date is not null
 ),
 
-brand_films as (
+brand_movies as (
     select
         brand_name,
         movie_id,
@@ -28,22 +28,22 @@ counted as (
     select
         candidates.brand_release_key,
         candidates.movie_id,
-        count(*) as other_film_count,
+        count(*) as other_movie_count,
         count(
             case
                 when
                     abs(
                         extract(year from candidates.release_date)
-                        - extract(year from brand_films.release_date)
+                        - extract(year from brand_movies.release_date)
                     ) <= {{ near_years }}
                     then 1
             end
-        ) as near_film_count
+        ) as near_movie_count
     from candidates
-    inner join brand_films
+    inner join brand_movies
         on
-            candidates.brand_name = brand_films.brand_name
-            and candidates.movie_id != brand_films.movie_id
+            candidates.brand_name = brand_movies.brand_name
+            and candidates.movie_id != brand_movies.movie_id
     group by candidates.brand_release_key, candidates.movie_id
 ),
 
@@ -52,7 +52,7 @@ final as (
     select
         brand_release_key,
         movie_id,
-        ln((near_film_count + 0.2) / (other_film_count + 2)) as era_fit
+        ln((near_movie_count + 0.2) / (other_movie_count + 2)) as era_fit
     from counted
 )
 

@@ -41,7 +41,7 @@ first_ranked as (
                 release_source,
                 case when rerelease_year is null then 0 else 1 end
             order by score desc, list_position asc
-        ) as film_choice
+        ) as movie_choice
     from scored
 ),
 
@@ -54,7 +54,7 @@ taken as (
     from first_ranked
     where
         release_choice = 1
-        and film_choice = 1
+        and movie_choice = 1
         and rerelease_year is null
 ),
 

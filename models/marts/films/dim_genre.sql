@@ -10,7 +10,7 @@ named as (
     select
         genre_id,
         {{ sound_value('genre_name', 'name') }} as listed_name,
-        cast(null as {{ dbt.type_string() }}) as name_in_films
+        cast(null as {{ dbt.type_string() }}) as name_in_movies
     from genres
 
     union all
@@ -18,7 +18,7 @@ named as (
     select
         genre_id,
         cast(null as {{ dbt.type_string() }}) as listed_name,
-        genre_name as name_in_films
+        genre_name as name_in_movies
     from movie_genres
 ),
 
@@ -26,7 +26,7 @@ named as (
 genre_names as (
     select
         genre_id,
-        coalesce(min(listed_name), min(name_in_films)) as genre_name
+        coalesce(min(listed_name), min(name_in_movies)) as genre_name
     from named
     group by genre_id
 ),

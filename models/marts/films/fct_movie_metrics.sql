@@ -35,14 +35,14 @@ counted as (
 compared as (
     select
         *,
-        lag(pulled_date) over film_by_day as previous_pulled_date,
-        lag(popularity) over film_by_day as previous_popularity,
-        lag(vote_average) over film_by_day as previous_vote_average,
+        lag(pulled_date) over movie_by_day as previous_pulled_date,
+        lag(popularity) over movie_by_day as previous_popularity,
+        lag(vote_average) over movie_by_day as previous_vote_average,
         -- else a day without it would break the sum of the changes
-        lag(last_known_vote_count) over film_by_day as previous_vote_count,
-        lag(revenue_usd) over film_by_day as previous_revenue_usd
+        lag(last_known_vote_count) over movie_by_day as previous_vote_count,
+        lag(revenue_usd) over movie_by_day as previous_revenue_usd
     from counted
-    window film_by_day as (partition by movie_id order by pulled_date)
+    window movie_by_day as (partition by movie_id order by pulled_date)
 ),
 
 final as (

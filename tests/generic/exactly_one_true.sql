@@ -2,7 +2,7 @@
     Exactly one row is true, such as the one unknown member of a dimension, that
     facts without the attribute point to. With --empty dbt reads no row.
 #}
-{% test holds_once(model, column_name) %}
+{% test exactly_one_true(model, column_name) %}
 
     select count(*) as true_count
     from {{ model }}

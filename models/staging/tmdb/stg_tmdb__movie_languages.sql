@@ -1,0 +1,27 @@
+-- The film's number is looked up here, where both are of one moment: a film
+-- that is pulled again gets another dlt id, and its list with it.
+with source as (
+    select * from {{ source('tmdb', 'movies__spoken_languages') }}
+),
+
+movies as (
+    select * from {{ source('tmdb', 'movies') }}
+),
+
+renamed as (
+    select
+        -- ids
+        movies.id as movie_id,
+        {{ trim_text('source.iso_639_1') }} as language_code,
+
+        -- text
+        {{ trim_text('source.english_name') }} as language_name,
+        {{ trim_text('source.name') }} as native_language_name,
+
+        -- numerics
+        source._dlt_list_idx + 1 as list_position
+    from source
+    inner join movies on source._dlt_parent_id = movies._dlt_id
+)
+
+select * from renamed
