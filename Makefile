@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SUPERSET := .venv-superset
 LINEAGE := .venv-lineage
+BOUNCER := .venv-bouncer
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
@@ -31,7 +32,8 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage
+  mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage \
+  test-conventions
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,7 +144,19 @@ $(LINEAGE)/.ready: docs/lineage-requirements.txt
 	@$(call install,$(LINEAGE),-r $<)
 	@touch $@
 
+test-conventions: $(READY) $(BOUNCER)/.ready  ## names, descriptions, layers, keys: dbt-bouncer.yml
+	@$(BIN)/pytest --quiet ingestion/tests/test_conventions.py
+
+$(BOUNCER)/.ready: docs/conventions-requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || { \
+	  echo "dbt-bouncer needs Python 3.11 or later; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Installing dbt-bouncer into $(BOUNCER)"
+	@$(call environment,$(BOUNCER))
+	@$(call install,$(BOUNCER),-r $<)
+	@touch $@
+
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(LINEAGE) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(LINEAGE) $(BOUNCER) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
