@@ -9,7 +9,8 @@
         ],
         pre_hook="{{ delete_rows_of_replaced_files(
             ref('int_transaction_files__replaced')
-        ) }}"
+        ) }}",
+        post_hook="{{ renew_statistics('loaded_at') }}"
     )
 }}
 {%- set earliest = earliest_date(var('transactions_earliest_date')) %}
