@@ -104,6 +104,9 @@ def _next(reading: int) -> int:
 
 def _end(number: int) -> None:
     _do((_say, _end_queries, *reversed(_given_back), end_programs, _end_queries))
+    # the command goes on meanwhile, and may have made only now what it had registered
+    time.sleep(0.05)
+    _do(reversed(_given_back))
     os._exit(128 + number)
 
 
