@@ -76,7 +76,7 @@ lint: $(READY)  ## ruff, mypy, and sqlfluff with the dbt templater
 	@$(BIN)/marquee deps
 	@$(BIN)/marquee scratch sqlfluff lint models tests snapshots
 
-format: $(READY)  ## let ruff and sqlfluff mend what they can
+format: $(READY)  ## let ruff and sqlfluff fix what they can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/marquee deps

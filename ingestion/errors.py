@@ -11,7 +11,7 @@ from ingestion.terminal import printable
 
 
 class UserError(click.ClickException):
-    """Something the user can mend: one or two lines that say what is wrong and what to do.
+    """Something the user can correct: one or two lines that say what is wrong and what to do.
 
     Click prints it as ``Error: ...`` on standard error and exits with code 1, without a traceback.
     What it quotes of others is printed safely.

@@ -203,7 +203,7 @@ def refusals(source: str) -> Iterator[None]:
             ) from error
         raise UserError(
             f"The warehouse did not take the load of {source}: {reason}\n"
-            "Mend that and run the same command again: it goes on where this one stopped."
+            "Correct that and run the same command again: it goes on where this one stopped."
         ) from error
 
 

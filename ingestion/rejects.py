@@ -3,7 +3,7 @@
 Nothing is deleted from raw data, so whether a reject is open follows from what landed later:
 
 - transactions: it is closed once a later load has read its line again (the file was replaced, or
-  its last line had been cut off), or a mended text has landed in its place: a row with the file,
+  its last line had been cut off), or a corrected text has landed in its place: a row with the file,
   the line and the checksum of the reject, of a load that the ledger calls a replay.
 - brands: the newest version of a file is what counts, and so do its rejects.
 - tmdb: a value of a film is closed once the film has been pulled again, one of a list at the next

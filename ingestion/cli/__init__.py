@@ -68,7 +68,7 @@ def run(target_name: str | None) -> None:
 
 @marquee.command()
 def deps() -> None:
-    """Install the dbt packages: from the hub, or the stand-in where it does not answer."""
+    """Install the dbt packages from the hub; if it does not answer, install the stand-in."""
     from ingestion.dbt_runner import install_packages
 
     echo(install_packages())
@@ -81,7 +81,7 @@ def deps() -> None:
 )
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def dbt_command(args: tuple[str, ...]) -> None:
-    """Run dbt as it is, told where things are: for checkouts that cannot be written to."""
+    """Run dbt with Marquee's folders and profile set; needed in a read-only checkout."""
     from ingestion.warehouse.target import profiles_path
 
     os.chdir(PROJECT_DIR)
@@ -93,7 +93,7 @@ def dbt_command(args: tuple[str, ...]) -> None:
 @marquee.command(context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def scratch(command: tuple[str, ...]) -> None:
-    """Run COMMAND with a throw-away PostgreSQL as its warehouse, and remove that afterwards."""
+    """Run COMMAND with a temporary PostgreSQL as its warehouse, then remove that server."""
     from ingestion.scratch import run_in_scratch
 
     sys.exit(run_in_scratch(command))

@@ -34,11 +34,13 @@ def db() -> None:
 
 
 @db.command()
-@click.option("--port", type=click.IntRange(1024, 65535), help="Listen on this port from now on.")
+@click.option(
+    "--port", type=click.IntRange(1024, 65535), help="Listen on this port, now and at later starts."
+)
 def start(port: int | None) -> None:
     """Start the embedded PostgreSQL.
 
-    The first time, make it and write profiles.yml.
+    The first call creates it and writes profiles.yml.
     """
     embedded = _embedded("Start")
     made = not embedded.initialised
@@ -90,8 +92,8 @@ def status(target_name: str | None) -> None:
 def url(target_name: str | None, role: str | None, no_password: bool) -> None:
     """Print the warehouse's postgresql:// URL.
 
-    The password is in it, for tools that want it so. Give a BI tool that of --role reporter, who
-    reads marts and nothing else.
+    The URL contains the password. For a BI tool, print the one of --role reporter, who can only
+    read the marts.
     """
     target = load_target(target_name)
     if role:
@@ -105,9 +107,10 @@ def url(target_name: str | None, role: str | None, no_password: bool) -> None:
 @db.command()
 @target_option
 def roles(target_name: str | None) -> None:
-    """Make the roles loader, transformer and reporter, or renew their rights.
+    """Create the roles loader, transformer and reporter, or renew their rights.
 
-    The same as `dbt run-operation make_roles`; on the embedded server each gets a login besides.
+    It does the same as `dbt run-operation make_roles`. On the embedded server each role also gets a
+    password.
     """
     from ingestion.dbt_runner import install_packages, make_roles
 
@@ -134,9 +137,9 @@ def roles(target_name: str | None) -> None:
 @role_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def psql(role: str | None, args: tuple[str, ...]) -> None:
-    """Run psql on the warehouse, as the profile's login unless --role says another.
+    """Run psql on the warehouse, with the profile's login unless you pass --role.
 
-    Arguments are psql's own: marquee db psql -c 'select 1'
+    All other arguments go to psql: marquee db psql -c 'select 1'
     """
     target = load_target()
     if is_embedded(target) and not Server().running:
@@ -153,9 +156,9 @@ def psql(role: str | None, args: tuple[str, ...]) -> None:
 @db.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(yes: bool) -> None:
-    """Drop all data and start afresh.
+    """Drop all data of the embedded PostgreSQL and start it empty.
 
-    Everything in the embedded PostgreSQL goes, raw data and dlt's state included.
+    Raw data and dlt's state are dropped as well.
     """
     embedded = _embedded("Reset")
     if not yes:

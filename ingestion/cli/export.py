@@ -18,7 +18,7 @@ from serving.export.place import LATEST, MANIFEST
 
 @click.group()
 def export() -> None:
-    """Write what was built as files, for other engines."""
+    """Write marts as files, for other engines."""
 
 
 @export.command()
@@ -26,9 +26,11 @@ def export() -> None:
     "--to", required=True, metavar="PLACE", help="Folder, file:// URL, or s3:// gs:// az:// URL."
 )
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="parquet", show_default=True)
-@click.option("--excel", is_flag=True, help="CSV for a spreadsheet: no text of it is a formula.")
-@click.option("--select", multiple=True, metavar="NAME", help="Only this mart; fct_* works, too.")
-@click.option("--schema", help="Where the marts are, if generate_schema_name is not ours.")
+@click.option("--excel", is_flag=True, help="CSV for a spreadsheet: texts cannot run as formulas.")
+@click.option(
+    "--select", multiple=True, metavar="NAME", help="Only this mart; patterns such as fct_* work."
+)
+@click.option("--schema", help="Schema of the marts, if you changed generate_schema_name.")
 @target_option
 def marts(  # noqa: PLR0917 - click gives them by name
     to: str,
@@ -38,13 +40,13 @@ def marts(  # noqa: PLR0917 - click gives them by name
     schema: str | None,
     target_name: str | None,
 ) -> None:
-    """Write every mart, or a selection, as Parquet or CSV.
+    """Write all marts, or a selection, as Parquet or CSV.
 
-    Facts are partitioned by month, in Hive's layout. All of it is of one moment. An export is whole
-    or not there: PLACE/manifest.json names the last one, with columns, rows and checksums.
+    All marts come from one snapshot of the database. Facts are partitioned by month, in Hive's
+    layout. PLACE/manifest.json names the last complete export, with columns, rows and checksums.
 
-    With --excel, texts that begin with = + - @ have an apostrophe before them, so that a
-    spreadsheet does not compute them, and files are marked as UTF-8.
+    --excel puts an apostrophe before texts that begin with = + - @, so that a spreadsheet does not
+    run them as formulas, and marks the files as UTF-8.
     """
     place(to)  # before a server is started for nothing
     refuse_without_warehouse()

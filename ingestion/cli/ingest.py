@@ -42,15 +42,17 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 
 @ingest.command("transactions")
 @click.argument("files", metavar="PATHS...", nargs=-1, required=True)
-@click.option("--replace", is_flag=True, help="Land a file anew whose content has changed.")
+@click.option(
+    "--replace", is_flag=True, help="Land a changed file again; its new rows replace the old ones."
+)
 @target_option
 def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str | None) -> None:
     """Land card transactions from PATHS.
 
-    Files, folders (without those below) and globs, here or at s3://, gs:// and az:// (a prefix
-    ends with /, and is read with all below); - is standard input. JSON Lines and CSV, plain or
-    gzip, and Parquet. A file that has landed is skipped, by its content; of a plain one that grew,
-    the new lines land.
+    PATHS are files, folders (not recursive) and globs, on disk or at s3://, gs:// and az://. A
+    bucket prefix must end in / and is read recursively. - reads standard input. Formats: JSON Lines
+    and CSV (plain or gzip), and Parquet. A file lands once, whatever its name. If a plain file has
+    grown, only its new lines land. A changed file is refused unless you pass --replace.
     """
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs.files import find_files
@@ -60,14 +62,18 @@ def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str 
 
 
 @ingest.command("tmdb")
-@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Films released from this day on.")
-@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="Films released up to this day.")
-@click.option("--max-movies", type=click.IntRange(min=1), help="Land at most so many films.")
+@click.option(
+    "--since", type=click.DateTime(["%Y-%m-%d"]), help="Only films released on or after this day."
+)
+@click.option(
+    "--until", type=click.DateTime(["%Y-%m-%d"]), help="Only films released on or before this day."
+)
+@click.option("--max-movies", type=click.IntRange(min=1), help="Land at most this many films.")
 @target_option
 def ingest_tmdb(
     since: datetime | None, until: datetime | None, max_movies: int | None, target_name: str | None
 ) -> None:
-    """Pull films from the TMDB API (TMDB_API_TOKEN), or from the stand-in without a token."""
+    """Pull films from the TMDB API (needs TMDB_API_TOKEN); without a token, from the stand-in."""
     from ingestion.sources import tmdb
 
     _print_report(
@@ -82,15 +88,15 @@ def ingest_tmdb(
 
 @click.group()
 def generate() -> None:
-    """Make data to try things with."""
+    """Generate sample data."""
 
 
 @generate.command("transactions")
 @click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=42, show_default=True, help="The same seed gives the same file.")
-@click.option("--out", required=True, metavar="FILE", help="JSONL file to write, here on the disk.")
+@click.option("--out", required=True, metavar="FILE", help="JSONL file to write, on this disk.")
 def generate_transactions(rows: int, seed: int, out: str) -> None:
-    """Write made-up card transactions as JSONL, some late, repeated, changed or broken."""
+    """Write generated card transactions as JSONL: some are late, repeated, changed or broken."""
     from ingestion.sample import transactions
 
     for kind, count in transactions.generate(rows, seed, out).items():

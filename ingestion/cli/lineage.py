@@ -12,7 +12,7 @@ from ingestion.terminal import echo
 
 @click.command()
 def lineage() -> None:
-    """Write the page of lineage by column, from what dbt built last.
+    """Write the page of lineage by column, from the last dbt build.
 
     `make lineage` installs what it needs, and runs this.
     """

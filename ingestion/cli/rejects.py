@@ -1,4 +1,4 @@
-"""``marquee rejects``: lines that could not land; see them, mend them, land them after all."""
+"""``marquee rejects``: lines that could not land; see them, correct them, land them after all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse.target import Target
 
-reason_option = click.option("--reason", metavar="CODE", help="Only with this reason code.")
+reason_option = click.option("--reason", metavar="CODE", help="Only rejects with this reason code.")
 
 
 @click.group(invoke_without_command=True)
 @target_option
 @click.pass_context
 def rejects(context: click.Context, target_name: str | None) -> None:
-    """Lines that could not land: list, show, mend.
+    """List, show and correct the lines that could not land.
 
-    Without a command: how many of which reason are open. One is open until it has been mended
-    (export, edit, replay), or its file has landed in another version.
+    Without a command, print how many open rejects each reason has. A reject is open until you have
+    corrected it (export, edit, replay), or until another version of its file has landed.
     """
     if context.invoked_subcommand:
         return
@@ -46,12 +46,12 @@ def rejects(context: click.Context, target_name: str | None) -> None:
 
 
 @rejects.command()
-@click.option("--source", type=click.Choice(SOURCES), help="Only of this source.")
+@click.option("--source", type=click.Choice(SOURCES), help="Only rejects of this source.")
 @reason_option
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 @target_option
 def show(source: str | None, reason: str | None, limit: int, target_name: str | None) -> None:
-    """Print rejects: file and line, the reason, the text."""
+    """Print each reject: file and line, reason, text."""
     target = _target(target_name)
     shown = 0
     for name in [source] if source else SOURCES:
@@ -72,32 +72,32 @@ def show(source: str | None, reason: str | None, limit: int, target_name: str | 
 @reason_option
 @target_option
 def export(name: str, reason: str | None, target_name: str | None) -> None:
-    """Write rejected transactions into FILE to be mended there, one a line.
+    """Write rejected transactions to FILE, one per line, so that you can correct them there.
 
-    Each text stands as it was, behind its reference and a tab.
+    Each line is the reject's reference, a tab, and its text as it came.
     """
     from ingestion.sources.transactions.landing import replay
 
-    file = on_disk(name, "The file to mend")
+    file = on_disk(name, "The file to correct")
     count = replay.export(open_rejects(_target(target_name), "transactions", reason), file)
     if not count:
         raise UserError(f"{_none(reason)}\nNothing is written.")
-    echo(f"{count:,} rejects are in {file}.\nMend them, then: marquee rejects replay {file}")
+    echo(f"{count:,} rejects are in {file}.\nCorrect them, then: marquee rejects replay {file}")
 
 
 @rejects.command("replay")
 @click.argument("name", metavar="[FILE]", required=False)
 @target_option
 def replay_command(name: str | None, target_name: str | None) -> None:
-    """Land rejected transactions that FILE has mended.
+    """Land the rejected transactions that you corrected in FILE.
 
-    FILE is what `export` wrote, edited. Rows land under the file and line they came from; what is
-    still wrong is listed and stays rejected. Without FILE all open rejects are read again as they
-    stood: for when the rules have changed.
+    FILE is what `export` wrote, edited. Each row lands under the file and line that it came from. A
+    row that is still wrong is listed and stays a reject. Without FILE, all open rejects are read
+    again unchanged: useful after the rules have changed.
     """
     from ingestion.sources.transactions.landing import replay
 
-    texts = replay.mended(on_disk(name, "The mended file")) if name else None
+    texts = replay.corrected(on_disk(name, "The corrected file")) if name else None
     report = replay.replay(texts, _target(target_name))
     print_notes(report)
     echo(f"{report.rows['transactions']:,} rows have landed, in {report.seconds:.1f} s.")

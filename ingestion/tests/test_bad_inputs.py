@@ -133,7 +133,7 @@ def bad_line(what: str, bad: str | bytes, code: str, end: str) -> Rows:
     return Rows(what, "x.jsonl", line().encode() + b"\n" + bad, 1, [(2, code, end)])
 
 
-MEND = "Mend it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
+CORRECT = "Correct it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
 NAMES = "Their names end with ..."
 
 BAD_INPUTS: list[File | Rows] = [
@@ -178,7 +178,7 @@ BAD_INPUTS: list[File | Rows] = [
         "x.jsonl",
         bytes(range(128, 256)) * 9 + b"\n",
         "{}: 1 of 1 lines cannot land, 1 of them because the line is not UTF-8 (line 1: not_utf8)."
-        " Nothing of it has landed.\n" + MEND,
+        " Nothing of it has landed.\n" + CORRECT,
     ),
     File("UTF-16", "x.jsonl", line().encode("utf-16"), "{} is UTF-16.\nSave it as UTF-8."),
     File("UTF-16 CSV", "x.csv", f"{HEAD}\n{ROW}".encode("utf-16"), "{} is UTF-16.\nSave it..."),
@@ -187,7 +187,7 @@ BAD_INPUTS: list[File | Rows] = [
         "x.jsonl",
         HTML.encode(),
         "{}: 2 of 2 lines cannot land, 2 of them because the line is not JSON (line 1: not_json)."
-        " Nothing of it has landed.\n" + MEND,
+        " Nothing of it has landed.\n" + CORRECT,
     ),
     File(
         "a web page as CSV",
@@ -214,7 +214,7 @@ BAD_INPUTS: list[File | Rows] = [
         "CSV by the name of JSON",
         "x.jsonl",
         f"{HEAD}\n{ROW}\n".encode(),
-        "{}: 2 of 2 lines cannot land, 2 of them because the line is not JSON ...\n" + MEND,
+        "{}: 2 of 2 lines cannot land, 2 of them because the line is not JSON ...\n" + CORRECT,
     ),
     File(
         "JSON by the name of CSV",
@@ -252,7 +252,7 @@ BAD_INPUTS: list[File | Rows] = [
         "no gzip by the name of one",
         "x.jsonl.gz",
         b"\x00\x01\x02\n",
-        "{}: 1 of 1 lines cannot land, 1 of them because the line is not JSON ...\n" + MEND,
+        "{}: 1 of 1 lines cannot land, 1 of them because the line is not JSON ...\n" + CORRECT,
     ),
     File(
         "a line without an end",
@@ -316,7 +316,7 @@ BAD_INPUTS: list[File | Rows] = [
         "x.parquet",
         columns(user_id=pa.nulls(2)),
         "{}: 2 of 2 lines cannot land, ... absent or null (line 1: missing_field). Nothing ...\n"
-        + MEND,
+        + CORRECT,
     ),
     # Versions
     File(
@@ -339,7 +339,7 @@ BAD_INPUTS: list[File | Rows] = [
         "x.jsonl",
         "\n".join([line(amount="x"), line(amount="y"), "no"]).encode(),
         "{}: 3 of 3 lines cannot land, 2 of them because amount is not a number that numeric(18,4)"
-        " holds exactly (line 1: bad_amount). Nothing of it has landed.\n" + MEND,
+        " holds exactly (line 1: bad_amount). Nothing of it has landed.\n" + CORRECT,
     ),
     bad_line("not UTF-8", line(city="?").encode().replace(b"?", b"\xf6"), "not_utf8", "byte 135"),
     bad_line("cut off", line()[:-9], "not_json", "at character 132"),

@@ -128,7 +128,9 @@ def test_little_room_and_missing_dbt_packages(monkeypatch, tmp_path, database):
 
 @pytest.mark.parametrize(("verdicts", "code"), [([True, None], 0), ([True, False], 1)])
 def test_command_lists_everything_and_fails_on_a_failure(verdicts, code, monkeypatch):
-    made = [doctor.Check(f"thing {ok}", ok, "as found", "" if ok else "mend it") for ok in verdicts]
+    made = [
+        doctor.Check(f"thing {ok}", ok, "as found", "" if ok else "correct it") for ok in verdicts
+    ]
     monkeypatch.setattr(command, "checks", lambda _: made)
     result = CliRunner().invoke(command.doctor)
     assert result.exit_code == code
@@ -136,8 +138,8 @@ def test_command_lists_everything_and_fails_on_a_failure(verdicts, code, monkeyp
     lines = result.output.splitlines()
     assert lines[0].split() == ["ok", "thing", "True", "as", "found"]
     assert lines[1].startswith("FAIL" if code else "warn")
-    assert lines[2].strip() == "mend it"
-    assert lines[2].index("mend") == lines[1].index("as found")
+    assert lines[2].strip() == "correct it"
+    assert lines[2].index("correct") == lines[1].index("as found")
 
 
 def test_every_failing_check_has_one_line_to_follow(monkeypatch, tmp_path):

@@ -1,9 +1,9 @@
 """For every incremental model and any order of arrival: incremental result = full-refresh result.
 
 Batches are made up at random and put into the raw tables as loads leave them: late, repeated and
-status-changing rows, rows that break a rule, unread lines, mended lines, grown and replaced files,
-loads that finish out of order. ``MARQUEE_EQUALITY_ROUNDS`` and ``MARQUEE_EQUALITY_SEED`` ask for
-more and for others (``make equality``); a failure says which seed it was.
+status-changing rows, rows that break a rule, unread lines, corrected lines, grown and replaced
+files, loads that finish out of order. ``MARQUEE_EQUALITY_ROUNDS`` and ``MARQUEE_EQUALITY_SEED`` ask
+for more and for others (``make equality``); a failure says which seed it was.
 """
 
 from __future__ import annotations
@@ -119,15 +119,15 @@ class Arrivals:
         return f"{path} from {first}: {len(rows)} rows{', whole' if is_replacement else ''}"
 
     def _replay(self, load_id: str) -> str:
-        """One unread line lands mended."""
+        """One unread line lands corrected."""
         given = self.unread.pop(self.dice.randrange(len(self.unread)))
         path, line, earlier = given.pop("path"), given.pop("_file_line"), given["_dlt_load_id"]
         if earlier == load_id:
-            return "nothing mended"
+            return "nothing corrected"
         of_file = given | {"_dlt_load_id": load_id}
         self._insert("transactions", self._row() | of_file | {"_file_line": line})
         self._ledger(of_file, path, line, 1, 0, is_replacement=False, replay_of=earlier)
-        return f"line {line} of {path} mended"
+        return f"line {line} of {path} corrected"
 
     def _ledger(self, of_file: dict, path: str, first: int, rows: int, unread: int, **more) -> None:
         self._insert("files", of_file | more | {

@@ -1,4 +1,4 @@
-"""Rejects: what counts as open, out into a file, mended, and back with their lineage."""
+"""Rejects: what counts as open, out into a file, corrected, and back with their lineage."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def balanced(query) -> Callable[[], None]:
     return check
 
 
-def mend(file: Path, *changes: tuple[str, str]) -> None:
+def correct(file: Path, *changes: tuple[str, str]) -> None:
     text = file.read_text()
     for old, new in changes:
         assert text.count(old) == 1, text
@@ -95,7 +95,7 @@ def mend(file: Path, *changes: tuple[str, str]) -> None:
 
 
 def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balanced, tmp_path):
-    first, second, out = tmp_path / "a.jsonl", tmp_path / "b.csv", tmp_path / "mend.txt"
+    first, second, out = tmp_path / "a.jsonl", tmp_path / "b.csv", tmp_path / "correct.txt"
     texts = [line(1), line(2, amount="12.50 EUR"), line(3), line(4)[:60], line(5, user_id="five")]
     first.write_text("\n".join([*texts, line(6)]) + "\n")
     head = "transaction_id;event_ts;user_id;amount;note"
@@ -127,7 +127,9 @@ def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balan
         f"{checksums[str(first)]}:5:bad_user_id\t{texts[4]}",
         *f"{checksums[str(second)]}:3:bad_amount\t{rows[1]}".splitlines(),
     ]
-    mend(out, ("12.50 EUR", "12.50"), ("1:25", "1.25"), ("five", "fife"), (exported[1] + "\n", ""))
+    correct(
+        out, ("12.50 EUR", "12.50"), ("1:25", "1.25"), ("five", "fife"), (exported[1] + "\n", "")
+    )
     first.unlink()  # what has landed does not hang on the file
     second.unlink()
     said = run("rejects", "replay", out)
@@ -160,14 +162,14 @@ def test_rejects_are_listed_shown_exported_mended_and_replayed(run, query, balan
 
 
 def test_a_quote_left_open_is_mended(run, query, balanced, tmp_path):
-    file, out = tmp_path / "a.csv", tmp_path / "mend.txt"
+    file, out = tmp_path / "a.csv", tmp_path / "correct.txt"
     head = "transaction_id,event_ts,user_id,amount,city\n"
     texts = [f"0b9f3c1e-5a4d-4c3b-9f2e-{n:012},2024-03-01T12:00:00Z,{n},1,Lyon" for n in (1, 2, 3)]
     file.write_text(head + "\n".join(texts).replace("2,1,Lyon", '2,1,"Lyon') + "\n")
     run("ingest", "transactions", file)
     assert query("select user_id, _file_line from transactions order by 1") == [(1, 2), (3, 4)]
     run("rejects", "export", out)
-    mend(out, ('"Lyon', '"Lyon"'))
+    correct(out, ('"Lyon', '"Lyon"'))
     run("rejects", "replay", out)
     assert query("select user_id, city, _file_line from transactions order by 1") == [
         (1, "Lyon", 2),
@@ -178,7 +180,7 @@ def test_a_quote_left_open_is_mended(run, query, balanced, tmp_path):
 
 
 def test_a_whole_json_object_can_stand_for_any_text(run, query, tmp_path):
-    csv, parquet, out = tmp_path / "x.csv", tmp_path / "x.parquet", tmp_path / "mend.txt"
+    csv, parquet, out = tmp_path / "x.csv", tmp_path / "x.parquet", tmp_path / "correct.txt"
     good = json.loads(line(1))
     csv.write_text(",".join(good) + "\n" + ",".join(map(str, good.values())) + "\ngarbled\n")
     columns = {
@@ -190,7 +192,7 @@ def test_a_whole_json_object_can_stand_for_any_text(run, query, tmp_path):
     pq.write_table(pa.table(columns), parquet)
     run("ingest", "transactions", csv, parquet)
     run("rejects", "export", out)
-    mend(out, ("garbled", line(4).replace(", ", ",\n ")), ("no uuid", good["transaction_id"]))
+    correct(out, ("garbled", line(4).replace(", ", ",\n ")), ("no uuid", good["transaction_id"]))
     out.write_bytes(out.read_bytes().replace(b"\n", b"\r\n"))  # as some editors save it
     assert "2 rows have landed" in run("rejects", "replay", out)
     assert query(
@@ -203,14 +205,14 @@ def test_a_whole_json_object_can_stand_for_any_text(run, query, tmp_path):
 
 
 def test_files_go_on_as_before_after_a_replay(run, query, balanced, tmp_path):
-    file, out = tmp_path / "x.jsonl", tmp_path / "mend.txt"
+    file, out = tmp_path / "x.jsonl", tmp_path / "correct.txt"
     file.write_text(line(1) + "\n" + line(2, amount="x") + "\n")
     run("ingest", "transactions", file)
     with file.open("a") as more:
         more.write(line(3) + "\n")
     run("ingest", "transactions", file)
     run("rejects", "export", out)
-    mend(out, ('"x"', "2"))
+    correct(out, ('"x"', "2"))
     run("rejects", "replay", out)
 
     assert "has landed before" in run("ingest", "transactions", file)
@@ -224,7 +226,7 @@ def test_files_go_on_as_before_after_a_replay(run, query, balanced, tmp_path):
 
 
 def test_a_reject_closes_when_its_line_is_read_again(run, query, tmp_path):
-    file, other, out = tmp_path / "x.jsonl", tmp_path / "other.jsonl", tmp_path / "mend.txt"
+    file, other, out = tmp_path / "x.jsonl", tmp_path / "other.jsonl", tmp_path / "correct.txt"
     file.write_text(f"{line(1)}\nbad\n\n{line(1, user_id=4)}\n{line(3)[:50]}")
     other.write_text("bad\n" + line(9))
     run("ingest", "transactions", file, other)
@@ -242,17 +244,17 @@ def test_a_reject_closes_when_its_line_is_read_again(run, query, tmp_path):
     ]
     out.write_text(out.read_text().replace("\tbad", f"\t{line(7)}"))
     said = run("rejects", "replay", out)
-    assert "1 are no open rejects (mended before, or their file was replaced)" in said
+    assert "1 are no open rejects (corrected before, or their file was replaced)" in said
     assert query("select _file_name from transactions where user_id = 7") == [(str(other),)]
     assert query("select count(*) from rejects") == [(3,)]
 
 
 def test_loads_that_have_not_finished_are_not_there(run, query, tmp_path):
-    file, out = tmp_path / "x.jsonl", tmp_path / "mend.txt"
+    file, out = tmp_path / "x.jsonl", tmp_path / "correct.txt"
     file.write_text("bad\n" + line(1))
     run("ingest", "transactions", file)
     run("rejects", "export", out)
-    mend(out, ("\tbad", f"\t{line(2)}"))
+    correct(out, ("\tbad", f"\t{line(2)}"))
     run("rejects", "replay", out)
     assert run("rejects") == "There are no open rejects.\n"
     query("update _dlt_loads set status = 1 where load_id = (select max(load_id) from _dlt_loads)")
@@ -264,11 +266,11 @@ def test_loads_that_have_not_finished_are_not_there(run, query, tmp_path):
 def test_a_killed_replay_is_completed_by_the_next_command(
     run, query, balanced, tmp_path, monkeypatch
 ):
-    file, out = tmp_path / "x.jsonl", tmp_path / "mend.txt"
+    file, out = tmp_path / "x.jsonl", tmp_path / "correct.txt"
     file.write_text("bad\n" + line(1))
     run("ingest", "transactions", file)
     run("rejects", "export", out)
-    mend(out, ("\tbad", f"\t{line(2)}"))
+    correct(out, ("\tbad", f"\t{line(2)}"))
 
     def killed(*_, **__):
         raise SystemExit(9)
@@ -343,22 +345,22 @@ def test_brand_rejects_are_those_of_the_newest_version(run, database, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "mend.txt cannot be read: No such file or directory"),
-        (line(1), "mend.txt, line 1: there is no reference of a reject"),
+        (None, "correct.txt cannot be read: No such file or directory"),
+        (line(1), "correct.txt, line 1: there is no reference of a reject"),
         ("# x\n0123456789ab:1:bad_uuid\tx\n0123456789ab:1:bad_uuid\ty\n", "line 3: .* twice"),
     ],
     ids=["missing", "not exported", "twice"],
 )
 def test_a_file_that_cannot_be_replayed(tmp_path, content, said):
     if content is not None:
-        (tmp_path / "mend.txt").write_text(content)
+        (tmp_path / "correct.txt").write_text(content)
     with pytest.raises(UserError, match=said) as caught:
-        replay.mended(tmp_path / "mend.txt")
+        replay.corrected(tmp_path / "correct.txt")
     assert len(caught.value.message.splitlines()) == 2
 
 
 def test_a_file_that_cannot_be_exported(run, tmp_path):
-    file, out = tmp_path / "x.jsonl", tmp_path / "mend.txt"
+    file, out = tmp_path / "x.jsonl", tmp_path / "correct.txt"
     assert "There are no open rejects" in run("rejects", "export", out, code=1)
     file.write_text("bad\n" + line(1))
     run("ingest", "transactions", file)
@@ -392,7 +394,7 @@ def test_a_bare_clone_gets_no_server_for_it(target, tmp_path):
 
 
 def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_path):
-    warehouse, out = Built(database, tmp_path), tmp_path / "mend.txt"
+    warehouse, out = Built(database, tmp_path), tmp_path / "correct.txt"
     file, other = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     file.write_text("\n".join([line(1), line(2, amount="x"), line(3), ""]))
     other.write_text(
@@ -424,7 +426,7 @@ def test_the_models_hold_after_a_replay_and_a_replacement(run, database, tmp_pat
     run("rejects", "replay", out)
     assert build() == [(1, 1), (2, 2), (3, 3), (11, 1), (12, 2), (14, 4)]
     assert [row[:2] for row in warehouse.rows(rejects)] == [(str(other), 3)]
-    file.write_text("\n".join([line(1), line(3), "?", ""]))  # mended rows go with their file
+    file.write_text("\n".join([line(1), line(3), "?", ""]))  # corrected rows go with their file
     run("ingest", "transactions", file, "--replace")
     assert build() == [(1, 1), (3, 2), (11, 1), (12, 2), (14, 4)]
     assert [row[:2] for row in warehouse.rows(rejects)] == [(str(file), 3), (str(other), 3)]

@@ -1001,7 +1001,9 @@ def test_a_quote_left_open_before_landed_lines_lands_them_once(land, query, tmp_
     land(path)
     with path.open("a") as file:
         file.write(text(7))
-    assert land(path).rejected == 0  # what is no record is not read again: it may be mended by now
+    assert (
+        land(path).rejected == 0
+    )  # what is no record is not read again: it may be corrected by now
     found = query("select user_id, _file_line from transactions order by 1")
     assert found == [(2, 3), (3, 4), (4, 6), (5, 7), (7, 9)]
     assert query("select _file_line from rejects order by 1") == [(2,), (5,), (8,)]

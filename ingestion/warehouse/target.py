@@ -115,7 +115,7 @@ def _explain(target: Target, reason: str) -> str:
     elif "Connection refused" in reason or "timeout" in reason:
         hint = (
             "Start it (the embedded server: marquee db start),"
-            " or mend host and port in profiles.yml."
+            " or correct host and port in profiles.yml."
         )
     else:
         hint = "Check profiles.yml, or ask: marquee doctor"

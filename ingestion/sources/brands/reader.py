@@ -172,5 +172,5 @@ def _refuse_if_unreadable(reading: Reading) -> None:
     raise UserError(
         f"{len(bad)} of {len(reading.rows) + len(bad)} rows of {reading.name} cannot be read;"
         f" line {bad[0]['_file_line']}: {bad[0]['reason']}\n"
-        "Nothing was landed: mend the file and run this again."
+        "Nothing was landed: correct the file and run this again."
     )

@@ -114,5 +114,5 @@ def _settings() -> TmdbSettings:
     except ConfigurationException as error:
         raise UserError(
             f"A setting under [sources.tmdb] is wrong: {error_line(error)}\n"
-            "Mend it in .dlt/config.toml, or the environment variable SOURCES__TMDB__<NAME>."
+            "Correct it in .dlt/config.toml, or the environment variable SOURCES__TMDB__<NAME>."
         ) from error

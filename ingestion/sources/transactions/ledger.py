@@ -22,7 +22,7 @@ class Landed:
 
     Attributes:
         etag: what an object store called this version of it.
-        replay_of: the load whose rejects these lines were, mended since.
+        replay_of: the load whose rejects these lines were, corrected since.
     """
 
     load_id: str

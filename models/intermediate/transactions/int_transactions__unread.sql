@@ -1,6 +1,6 @@
 -- One row per line that could not be read and still waits: no later load has
 -- read it again (its file was replaced, or the line had been cut off), and no
--- mended text has landed in its place (marquee rejects replay).
+-- corrected text has landed in its place (marquee rejects replay).
 with rejects as (
     select * from {{ ref('stg_transactions__rejects') }}
 ),

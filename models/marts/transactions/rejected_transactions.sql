@@ -1,6 +1,6 @@
 -- Grain: one row per line of a transaction file that is not in the facts: lines
 -- that could not be read, and rows that break a business rule. Counts add up.
--- A line leaves when it has landed after all, mended or read again.
+-- A line leaves when it has landed after all, corrected or read again.
 {{
     config(
         materialized='incremental',

@@ -198,7 +198,7 @@ def _too_many(
     if file.form == "jsonl" and start == "[":
         hint = "It looks like one JSON array: give one transaction a line (jq -c '.[]')."
     else:
-        hint = "Mend it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
+        hint = "Correct it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
     return (
         f"{file.name}: {rejected:,} of {lines:,} lines cannot land, {count:,} of them because "
         f"{settings.REASONS[code]} (line {example['_file_line']:,}: {example['reason_code']}). "

@@ -1,6 +1,6 @@
-"""Rejects that are mended: out into a file, and back into the raw tables.
+"""Rejects that are corrected: out into a file, and back into the raw tables.
 
-A mended line lands as a row with the file, the line and the checksum of the reject, so its lineage
+A corrected line lands as a row with the file, line and checksum of the reject, so its lineage
 leads to where it came from. The ledger gets a row for each such file with ``replay_of``, the load
 that had put the lines aside; rejects stay where they are (see ``ingestion.rejects`` for which of
 them count as open).
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ingestion.warehouse.target import Target
 
 HEAD = """\
-# Rejected transactions: a reference, a tab, the text as it stood. Mend the text, leave the
+# Rejected transactions: a reference, a tab, the text as it stood. Correct the text, leave the
 # reference. What is still wrong, or taken out of here, stays rejected. Then:
 # marquee rejects replay {}
 """
@@ -63,7 +63,7 @@ def export(rejects: Iterable[Reject], file: Path) -> int:
     return count
 
 
-def mended(file: Path) -> dict[str, bytes]:
+def corrected(file: Path) -> dict[str, bytes]:
     """The texts of a file that ``export`` wrote, by their references.
 
     Raises:
@@ -88,7 +88,7 @@ def mended(file: Path) -> dict[str, bytes]:
         elif line.strip() and not line.startswith(b"#"):
             raise UserError(
                 f"{file}, line {number}: there is no reference of a reject.\n"
-                "Give a file that `marquee rejects export` wrote, mended."
+                "Give a file that `marquee rejects export` wrote, corrected."
             )
     return {reference: text.rstrip(b"\r\n") for reference, text in texts.items()}
 
@@ -99,7 +99,7 @@ def replay(
     """Land what can land of the open rejects, under today's rules.
 
     Args:
-        texts: mended texts by reference, as ``mended`` reads them; None for all as they stood.
+        texts: corrected texts by reference, as ``corrected`` reads them; None for all as they were.
         target: the warehouse.
         pipeline: another pipeline than the target's, for tests.
 
@@ -133,7 +133,7 @@ def replay(
 
 @dataclass
 class ReplayedFile:
-    """The mended lines of one file.
+    """The corrected lines of one file.
 
     Attributes:
         example: a reject of it.
@@ -152,7 +152,7 @@ class Replayed:
     """What lands of the rejects.
 
     Attributes:
-        files: by checksum. Mended rows are few, so they stay in memory.
+        files: by checksum. Corrected rows are few, so they stay in memory.
         still: the rejects that cannot land, with the reason.
     """
 
@@ -193,7 +193,7 @@ class Replayed:
         if self._unknown:
             some = ", ".join(sorted(self._unknown)[:3])
             notes.append(
-                f"{len(self._unknown):,} are no open rejects (mended before, or their file was"
+                f"{len(self._unknown):,} are no open rejects (corrected before, or their file was"
                 f" replaced); skipped: {some}"
             )
         return notes
@@ -242,7 +242,7 @@ def _row(reject: Reject, text: bytes) -> tuple:
     if not text.strip():
         raise contract.Refused("missing_field", "the text is empty")
     if text == reject.raw_text.encode() and reject.reason_code in _NOT_AS_IT_STOOD:
-        raise contract.Refused(reject.reason_code, "mend it: some bytes of it are spelt out")
+        raise contract.Refused(reject.reason_code, "correct it: some bytes of it are spelt out")
     if reject.header and not text.lstrip().startswith(b"{"):
         return row_of_csv(text, Header.of(reject.header.encode(), reject.file))
     return contract.row_of_json(text)
