@@ -93,7 +93,7 @@ class Reject:
     """One line that could not land.
 
     Attributes:
-        file, line: where it stands.
+        file, line: where it is.
         checksum: of the file's content.
         load_id: the load that put it aside.
         reason_code, reason: why.

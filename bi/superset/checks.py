@@ -48,7 +48,7 @@ def problems(
         assets: the files' content.
         manifest: dbt's: a dataset is a model of the marts, a column one of its columns, and each
             dashboard an exposure that depends on the models it shows.
-        catalog: dbt's, of the tables as they stand in the database.
+        catalog: dbt's, of the tables as they are in the database.
     """
     return [
         *_dataset_problems(assets, manifest, catalog),

@@ -97,7 +97,7 @@ class Superset:
         return fresh
 
     def export(self, folder: Path = FOLDER) -> list[str]:
-        """Write the dashboards as they stand in Superset to ``bi/superset``, or another folder.
+        """Write the dashboards as they are in Superset to ``bi/superset``, or another folder.
 
         Returns:
             Files that changed, relative to it.

@@ -22,7 +22,7 @@ def render(value: object, key: str) -> object:
     """One value of a profile, as dbt reads it.
 
     Args:
-        value: as it stands in the file.
+        value: as it is in the file.
         key: its name: dbt takes a password that is no valid Jinja as it stands.
 
     Raises:

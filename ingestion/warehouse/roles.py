@@ -1,7 +1,7 @@
 """Whose work is whose: loader, transformer, reporter, and the superuser of the embedded server.
 
 On the embedded server daily work never runs as the superuser: what lands is written by the loader,
-dbt runs as the transformer, whose login stands in profiles.yml, and Superset reads as the reporter.
+dbt runs as the transformer, whose login is in profiles.yml, and Superset reads as the reporter.
 Their rights are those of the macro ``make_roles``, whose SQL is rendered here without dbt: a
 server's start must not wait for dbt, nor depend on models that parse. On any other server the
 profile's login does what it may.

@@ -1,7 +1,7 @@
 {#
     What each relation was built from. A model that is built a batch at a time
     keeps rows that earlier versions of the project made. So a fingerprint of
-    what it was built from stands in the warehouse, and where that differs from
+    what it was built from is recorded in the warehouse, and where that differs from
     the project's, dbt rebuilds the model in full, by itself. A fingerprint takes
     in those of all that the model reads: after a new version, an edited seed or
     another value of a variable, `dbt build` gives what `--full-refresh` gives,

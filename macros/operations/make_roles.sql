@@ -1,7 +1,7 @@
 {#
     Make the roles, or bring their rights up to date: run it again after new
     sources or marts, or when somebody else than the transformer has built.
-    Tables that stand there already are handed over to the role whose work they
+    Tables that are there already are handed over to the role whose work they
     are. The login that runs this becomes a member of loader and transformer.
 
     The embedded server runs the same block by itself (ingestion/warehouse/roles.py), with

@@ -1,8 +1,8 @@
 """Film brands from flat files: Box Office Mojo's brand index, and the release lists of brands.
 
 Both land in ``raw_brands``. A file lands as a whole under one load, and the ledger ``files`` has a
-row for each version of a file and load. The rows that hold are those of the load that stands in the
-newest ledger row of their kind; only loads that ``_dlt_loads`` lists with status 0 count.
+row for each version of a file and load. Current rows belong to the load named in the newest ledger
+row of that kind; only loads that ``_dlt_loads`` lists with status 0 count.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def fit(fields: list[str], line: str, delimiter: str, layout: Layout) -> list[st
     if any(text.count('"') % 2 for text in fields):
         raise UnreadableRow("broken_quotes", "A quote is opened and not closed on the same line.")
     if any('\\"' in text for text in fields):
-        raise UnreadableRow("broken_quotes", "A quote stands behind a backslash: write it twice.")
+        raise UnreadableRow("broken_quotes", "A quote follows a backslash: write it twice.")
     if len(fields) < width:
         raise UnreadableRow(
             "too_few_columns", f"{len(fields)} columns where the header has {width}."

@@ -121,7 +121,7 @@ def _reject_furniture(fields: list[str], is_above: bool, headers: list[str] | No
     if fields == headers:
         raise UnreadableRow("repeated_header", "The line repeats the header.")
     if is_above:
-        raise UnreadableRow("above_header", "The line stands above the header.")
+        raise UnreadableRow("above_header", "The line is above the header.")
     if max(map(len, fields)) > MAX_LINE:
         raise UnreadableRow("line_too_long", f"More than {MAX_LINE} characters.")
     if sum(map(bool, fields)) <= 1:

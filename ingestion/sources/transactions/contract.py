@@ -195,7 +195,7 @@ class Number(str):
 
 
 class Object(list):
-    """A JSON object as its (name, value) pairs, so that a name that stands twice is seen."""
+    """A JSON object as its (name, value) pairs, so that a name that is there twice is seen."""
 
 
 def _constant(name: str) -> None:

@@ -8,7 +8,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def as_utf8(line: bytes) -> bytes:
-    """A line of CSV as UTF-8: what is none is Windows-1252, the Latin-1 of spreadsheets."""
+    """Return a line of CSV as UTF-8; read it as Windows-1252 if it is not valid UTF-8."""
     for encoding in ("utf-8", "cp1252", "latin-1"):  # cp1252 leaves five bytes undefined
         with suppress(UnicodeDecodeError):
             return line.decode(encoding).encode()

@@ -24,7 +24,7 @@ REASONS = {
     "not_utf8": "the line is not UTF-8",  # of JSON and Parquet; CSV is read as Windows-1252 then
     "not_json": "the line is not JSON",
     "not_object": "the line is JSON, but not an object",
-    "duplicate_field": "a field of the contract stands twice in the line",
+    "duplicate_field": "the line has a field of the contract twice",
     "not_csv": "the line is not CSV",
     "column_count": "the line has another number of columns than the header",
     "missing_field": "a mandatory field is absent or null",

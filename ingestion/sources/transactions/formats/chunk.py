@@ -69,7 +69,7 @@ class Chunk(Protocol):
         """The amount of a piece, as it is written."""
 
     def raw(self, at: int) -> bytes:
-        """The bytes of a piece, as they stand in the file."""
+        """The bytes of a piece, as they are in the file."""
 
 
 def check_names(names: list[str], file: str) -> None:

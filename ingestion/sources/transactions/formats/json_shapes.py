@@ -26,7 +26,7 @@ NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 
 @dataclass(frozen=True)
 class Value:
-    """Where a value stands: its field, its column, and for a number what is around it there.
+    """Where a value is: its field, its column, and for a number what is around it there.
 
     An unknown field's true, false or null (``constant``) has no column: it belongs to the shape.
     """
@@ -46,7 +46,7 @@ class Shape:
     Attributes:
         width: columns of a line split at its quotes.
         fixed: (column, text) of all that is no value.
-        values: where the values stand, in the line's order.
+        values: where the values are, in the line's order.
     """
 
     width: int

@@ -120,7 +120,7 @@ class Block:
 
     @cached_property
     def _controls(self) -> np.ndarray:
-        """Where control characters stand, line ends aside."""
+        """Where control characters are, line ends aside."""
         found = np.flatnonzero((self._bytes < SPACE) & (self._bytes != LF))
         before_lf = self._bytes[np.minimum(found + 1, len(self._bytes) - 1)] == LF
         return found[~((self._bytes[found] == CR) & before_lf)]
@@ -194,11 +194,11 @@ def columns(
     Lines with another number of columns are left out.
 
     Args:
-        block: where they stand.
+        block: where they are.
         lines: which ones, 0-based; UTF-8, no carriage returns but at their ends.
         names: of the columns.
         delimiter: one character.
-        quoted: whether values may stand in quotes, as in CSV.
+        quoted: whether values may be in quotes, as in CSV.
     """
     longest = int((block.ends - block.starts).max())
     other = []
