@@ -55,7 +55,7 @@ run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs
 	@$(BIN)/marquee run
 
 test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=
 	@$(BIN)/marquee deps

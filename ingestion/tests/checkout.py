@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ class Checkout:
             path = self.folder / ".venv" / "bin" / name
             path.write_text(
                 f"#!{path.with_name('python')}\nimport sys\n"
-                f"sys.path[:0] = [sys.path[0] + '/../..', {sysconfig.get_paths()['purelib']!r}]\n"
+                f"sys.path[:0] = [sys.path[0] + '/../..', {str(_packages())!r}]\n"
                 f"from {module} import {function}\nsys.exit({function}())\n"
             )
             path.chmod(0o755)
@@ -84,11 +87,36 @@ class Checkout:
         return {str(path.relative_to(self.folder)) for path in self.folder.rglob("*")}
 
 
+@cache
+def _packages() -> Path:
+    """The packages of this environment, where every user may read them."""
+    packages = Path(sysconfig.get_paths()["purelib"])
+    if _open_to_all(packages):
+        return packages
+    copy = Path(tempfile.mkdtemp(prefix="marquee-packages-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    shutil.copytree(packages, copy, copy_function=_link, dirs_exist_ok=True, symlinks=True)
+    copy.chmod(0o755)
+    return copy
+
+
+def _link(source: str, copy: str) -> None:
+    try:
+        os.link(source, copy)
+    except OSError:  # on another disk
+        shutil.copy2(source, copy)
+
+
+def _open_to_all(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in path.parents)
+
+
 def _python() -> Path:
     """A Python of this version that every user may run."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for path in (Path(sys.executable).resolve(), Path(f"/usr/bin/{version}")):
-        if path.exists() and all(folder.stat().st_mode & 0o005 for folder in path.parents):
+        if path.exists() and _open_to_all(path):
             return path
     if os.geteuid():
         return Path(sys.executable).resolve()

@@ -232,7 +232,8 @@ def test_dbt_that_stops_without_a_word(empty: Built, monkeypatch: pytest.MonkeyP
 
 def test_an_environment_of_an_earlier_version_is_told_to_be_renewed(monkeypatch):
     """It has not all packages, as after a `git pull` without make."""
-    monkeypatch.setitem(sys.modules, "serving", None)
+    for name in ["serving", *(name for name in sys.modules if name.startswith("serving."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "ingestion.cli.export", raising=False)
     done = CliRunner().invoke(marquee, ["export", "marts", "--to", "anywhere"])
     assert done.exit_code == 1

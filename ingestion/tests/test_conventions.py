@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ingestion.tests.built import Built
-from ingestion.warehouse import PROJECT_DIR
+from ingestion.warehouse.paths import PROJECT_DIR
 
 BOUNCER = PROJECT_DIR / ".venv-bouncer" / "bin" / "dbt-bouncer"
 pytestmark = pytest.mark.skipif(

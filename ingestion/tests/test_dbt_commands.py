@@ -136,7 +136,9 @@ NO_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_
 
 
 @contextmanager
-def copy_of(built: Built, target: Target, folder: Path, kind: type[Copy] = Copy) -> Iterator[Copy]:
+def copy_of(
+    built: Built, target: Target, folder: Path, kind: type[Built] = Copy
+) -> Iterator[Built]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     made, template = map(sql.Identifier, (name, built.target.dbname))
     execute(target, sql.SQL("create database {} template {}").format(made, template))

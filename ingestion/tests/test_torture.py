@@ -28,6 +28,7 @@ from ingestion.sources import brands, transactions
 from ingestion.sources.brands.settings import BRANDS
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import reachable_folder, unused_port
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
@@ -391,10 +392,11 @@ def test_rows_whose_commit_was_not_answered(
 # Several at work
 
 
-@pytest.fixture
-def site(built: Built) -> Site:
-    """The warehouse that ``marquee run`` has filled."""
-    return Site(built.target, built.folder)
+@pytest.fixture(scope="module")
+def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A copy of the warehouse that ``marquee run`` has filled."""
+    with copy_of(built, target, tmp_path_factory.mktemp("torture"), kind=Site) as copy:
+        yield copy
 
 
 def lock(site: Site, statement: str) -> closing:
