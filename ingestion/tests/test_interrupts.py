@@ -113,9 +113,17 @@ def interrupt(
         said = [line for line in err.splitlines() if not line.startswith("  ")]  # progress
         assert said == [INTERRUPTED], err
         assert "Traceback" not in out
-        assert [p for p in psutil.process_iter() if _lives(p, process.pid)] == []
+        assert_no_process(process.pid)
         assert_no_session(warehouse)
         return True
+
+
+def assert_no_process(session: int) -> None:
+    """Nothing of a session goes on; helpers of multiprocessing end by themselves, a bit later."""
+    deadline = time.monotonic() + 15
+    while left := [p for p in psutil.process_iter() if _lives(p, session)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
 
 
 def _lives(process: psutil.Process, session: int) -> bool:
