@@ -668,21 +668,23 @@ def test_files_are_written_where_they_were_meant_to_be(built, tmp_path, command,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_made_up_goes_where_a_path_leads(built, tmp_path):
+def test_what_is_made_up_goes_where_a_path_leads(database, tmp_path, tmp_path_factory):
+    empty = Built(database, tmp_path_factory.mktemp("empty"))
+    empty.write_profile()
     made = ("generate", "transactions", "--rows", "50", "--out")
-    built.marquee(*made, f"file://{tmp_path}/one%20two.jsonl")
+    empty.marquee(*made, f"file://{tmp_path}/one%20two.jsonl")
     expected = (tmp_path / "one two.jsonl").read_text()
     assert len(expected.splitlines()) == 50
-    piped = built.marquee(*made, "/dev/stdout").stdout
+    piped = empty.marquee(*made, "/dev/stdout").stdout
     assert piped.startswith(expected)
     assert not Path("/dev/stdout.part").exists()
     (tmp_path / "link").symlink_to("one two.jsonl")
-    built.marquee(*made, str(tmp_path / "link"))
+    empty.marquee(*made, str(tmp_path / "link"))
     assert (tmp_path / "link").is_symlink()
     for nowhere in (tmp_path, tmp_path / "link" / "x"):
-        done = built.marquee(*made, str(nowhere), check=False)
+        done = empty.marquee(*made, str(nowhere), check=False)
         assert "cannot be written" in done.stderr
-    rows = built.marquee(
+    rows = empty.marquee(
         "ingest", "transactions", f"file://{tmp_path}/one%20two.jsonl", check=False
     )
     assert "transactions" in rows.stdout
