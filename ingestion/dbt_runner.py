@@ -163,7 +163,7 @@ def dbt(
         make_state_dir(target_path().parent)
         os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
         os.environ["PGCLIENTENCODING"] = "UTF8"
-        os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml where it stands
+        os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml in the working directory
         outcome = dbtRunner(callbacks=[follow]).invoke(
             ["--quiet", "--no-use-colors", command, *args, "--target", target.name]
         )

@@ -64,7 +64,7 @@ def modules() -> dict[str, Path]:
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but what stands there for types alone."""
+    """All nodes, except those that are there for type checkers only."""
     if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
         return
     yield tree

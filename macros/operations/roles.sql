@@ -50,3 +50,13 @@
         and "reporter" in (node.config.get("grants") or {}).get("select", [])
     ) }}
 {%- endmacro %}
+
+{# SQL of an array of texts on PostgreSQL, empty ones included. #}
+{% macro text_array(texts) -%}
+    array[
+    {%- for text in texts -%}
+        {{ sql_text(text) }}
+        {{- ", " if not loop.last }}
+    {%- endfor -%}
+    ]::text[]
+{%- endmacro %}
