@@ -275,7 +275,9 @@ def test_a_scratch_server_goes_with_its_command(empty: Built) -> None:
         asleep = []
 
         def sleeps() -> bool:
-            asleep[:] = [p for p in psutil.Process(process.pid).children() if p.name() == "sleep"]
+            seen = psutil.process_iter(["ppid", "name"])  # with None for one that has just ended
+            wanted = {"ppid": process.pid, "name": "sleep"}
+            asleep[:] = [p for p in seen if p.info == wanted]
             return bool(asleep)
 
         until(sleeps, process)

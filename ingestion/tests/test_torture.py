@@ -127,10 +127,11 @@ class Victim(Site):
     def _kill_server(self) -> None:
         """Kill the postmaster and all processes of its own, which are the only ones."""
         if pid := self.server.pid:  # otherwise it is still dead from the last time
-            postmaster = psutil.Process(pid)
-            for process in (postmaster, *postmaster.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            with suppress(psutil.NoSuchProcess):  # the postmaster may end at any moment
+                postmaster = psutil.Process(pid)
+                for process in (postmaster, *postmaster.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
     def remove(self) -> None:
         """End what is still running: first the programs, as each would start the server again."""
