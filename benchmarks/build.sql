@@ -34,7 +34,7 @@ replaced as (
 typed as (
     select
         transaction_id::text,
-        user_id,
+        user_id::text,
         nullif(trim(merchant), '') as merchant_name,
         nullif(trim(category), '') as category_name,
         nullif(trim(city), '') as city_name,

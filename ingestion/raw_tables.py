@@ -1,4 +1,9 @@
-"""Raw tables of an older release: they get the columns that this one's models read."""
+"""Raw tables of an older release: they get the columns and the types that this one's models read.
+
+A column that this release declares as text, and that an older one made a number, becomes text with
+the same digits. The views that read it, dbt's or anybody's, are dropped and made again as they were
+in the same transaction, with their owners, grants and comments.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2 import sql
 
+from ingestion import retyped
 from ingestion.errors import UserError
 from ingestion.pipeline import one_at_a_time
+from ingestion.warehouse import roles
 
 if TYPE_CHECKING:
     from ingestion.warehouse.target import Target
@@ -42,25 +49,34 @@ def declared() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     return {"brands": brands.TABLES, "transactions": tables.COLUMNS, "tmdb": films}
 
 
-def bring_forward(target: Target) -> list[str]:
-    """Add the columns that tables of an older release lack, all of them null there.
+def bring_forward(target: Target, *sources: str) -> list[str]:
+    """Add the columns that tables of an older release lack, and make numbers text that are now.
 
-    The next load would do so, but there may be nothing new to land. dlt finds the columns there.
+    New columns are null in the rows that are there. The next load would add them, but there may be
+    nothing new to land; dlt finds them there.
+
+    Args:
+        target: the warehouse.
+        sources: which ones; none for all.
 
     Returns:
-        The columns that were added, as ``schema.table.column``.
+        The columns that were added or made text, as ``schema.table.column``.
 
     Raises:
-        UserError: a load is under way, or the login does not own the tables.
+        UserError: a load is under way, or the login does not own the tables or their views.
     """
-    added = []
+    changed = []
     with closing(target.connect()) as connection:
         for source, tables in declared().items():
+            if sources and source not in sources:
+                continue
             lacking = _lacking(connection, f"raw_{source}", tables)
-            if lacking:
+            numbers = _numbers(connection, f"raw_{source}", tables)
+            if lacking or numbers:
                 with one_at_a_time(source, target):
-                    added += _add(connection, lacking)
-    return added
+                    changed += _add(connection, lacking)
+                    changed += retyped.make_text(roles.owner_of_all(target), numbers)
+    return changed
 
 
 def _lacking(connection: Any, schema: str, tables: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -78,6 +94,21 @@ def _lacking(connection: Any, schema: str, tables: dict[str, Any]) -> list[tuple
         for column, hints in columns.items()
         if table in there and column not in there[table]
     ]
+
+
+def _numbers(connection: Any, schema: str, tables: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Schema, table and column of what is a number there and text by now."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select table_name, column_name from information_schema.columns"
+            " where table_schema = %s and data_type in ('bigint', 'integer', 'numeric')",
+            (schema,),
+        )
+        return [
+            (schema, table, column)
+            for table, column in cursor.fetchall()
+            if tables.get(table, {}).get(column, {}).get("data_type") == "text"
+        ]
 
 
 def _type(hints: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ OPEN = {
             select
                 _dlt_load_id, _file_checksum, path, first_line,
                 to_jsonb(files) ->> 'header' as header,
+                to_jsonb(files) ->> 'mapping_document' as mapping,
                 to_jsonb(files) ->> 'replay_of' as replay_of
             from raw_transactions.files as files
             where _dlt_load_id in (
@@ -49,7 +50,8 @@ OPEN = {
         )
         select
             _file_name as file, _file_line as line, _file_checksum as checksum,
-            _dlt_load_id as load_id, reason_code, reason, raw_text, path as place, header
+            _dlt_load_id as load_id, reason_code, reason, raw_text, path as place, header,
+            mapping
         from raw_transactions.rejects as rejects
         inner join read using (_dlt_load_id, _file_checksum)
         where (read_again_from is null or _file_line < read_again_from)
@@ -69,14 +71,16 @@ OPEN = {
         )
         select
             _file_name as file, _file_line as line, _file_checksum as checksum,
-            _dlt_load_id as load_id, reason_code, reason, raw_text, null as place, null as header
+            _dlt_load_id as load_id, reason_code, reason, raw_text, null as place, null as header,
+            null as mapping
         from raw_brands.rejects
         inner join newest using (kind, _dlt_load_id)
     """,
     "tmdb": """
         select
             path || ' ' || field as file, 1 as line, '' as checksum, _dlt_load_id as load_id,
-            reason_code, reason, raw_text, null as place, null as header
+            reason_code, reason, raw_text, null as place, null as header,
+            null as mapping
         from raw_tmdb.rejects as rejects
         where _dlt_load_id in (select load_id from raw_tmdb._dlt_loads where status = 0)
         and pulled_at >= coalesce(
@@ -100,6 +104,7 @@ class Reject:
         raw_text: the line as it stood.
         place: the ledger's path of the file.
         header: the first line of the file, if it is CSV.
+        mapping: by which it was read, as JSON.
     """
 
     file: str
@@ -111,6 +116,7 @@ class Reject:
     raw_text: str
     place: str | None
     header: str | None
+    mapping: str | None
 
 
 def counts(target: Target) -> list[tuple[str, str, int, str, int]]:

@@ -45,20 +45,52 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 @click.option(
     "--replace", is_flag=True, help="Land a changed file again; its new rows replace the old ones."
 )
+@click.option(
+    "--mapping",
+    "mapping_name",
+    metavar="FILE|NAME",
+    help="YAML that says which columns become which fields, or the name of one that is shipped.",
+)
+@click.option(
+    "--suggest", is_flag=True, help="Print the mapping that would fit the file; land nothing."
+)
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="With --suggest: write the mapping to FILE."
+)
 @target_option
-def ingest_transactions(files: tuple[str, ...], replace: bool, target_name: str | None) -> None:
+def ingest_transactions(
+    files: tuple[str, ...],
+    target_name: str | None,
+    *,
+    replace: bool,
+    mapping_name: str | None,
+    suggest: bool,
+    save: Path | None,
+) -> None:
     """Land card transactions from PATHS.
 
     PATHS are files, folders (not recursive) and globs, on disk or at s3://, gs:// and az://. A
     bucket prefix must end in / and is read recursively. - reads standard input. Formats: JSON Lines
     and CSV (plain or gzip), and Parquet. A file lands once, whatever its name. If a plain file has
     grown, only its new lines land. A changed file is refused unless you pass --replace.
+
+    Columns may be called otherwise than in the contract: a mapping says what they are (see
+    docs/your-data.md). One that is shipped is found by the columns; --suggest writes another.
     """
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs.files import find_files
+    from ingestion.sources.transactions.mapping.choose import find_mapping
 
     found = find_files(files)  # before a server is started for nothing
-    _print_report(transactions.ingest(found, loader_target(target_name), replace=replace))
+    if suggest or save:
+        from ingestion.sources.transactions.mapping import suggestion
+
+        echo(suggestion.suggest(found, save))
+        return
+    mapping = find_mapping(mapping_name) if mapping_name else None
+    _print_report(
+        transactions.ingest(found, loader_target(target_name), replace=replace, mapping=mapping)
+    )
 
 
 @ingest.command("tmdb")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 DAY = 86_400_000  # milliseconds
 FUTURE = date(2999, 1, 1)
-BROKEN = ("not_json", "missing_field", "bad_uuid", "bad_timestamp", "bad_user_id", "bad_amount")
+BROKEN = (
+    *("not_json", "missing_field", "bad_transaction_id"),
+    *("bad_timestamp", "bad_user_id", "bad_amount"),
+)
 RULES = (
     "negative_amount",
     "absurd_amount",
@@ -298,12 +301,12 @@ def _spoil(line: str, number: int) -> str:
     row = json.loads(line)
     if kind == "missing_field":
         del row[MANDATORY[turn % len(MANDATORY)]]
-    elif kind == "bad_uuid":
-        row["transaction_id"] = row["transaction_id"][: turn % 30 + 1]
+    elif kind == "bad_transaction_id":
+        row["transaction_id"] = ("", turn + 0.5, [row["transaction_id"]])[turn % 3]
     elif kind == "bad_timestamp":
         row["event_ts"] = ("2024-13-45T25:61:00Z", "yesterday", row["event_ts"][:10])[turn % 3]
     elif kind == "bad_user_id":
-        row["user_id"] = ("user-7", "", 12.5)[turn % 3]
+        row["user_id"] = ("", 12.5, [row["user_id"]])[turn % 3]
     elif kind == "bad_amount":
         row["amount"] = (f"{row['amount']} EUR", "n/a", 0.123456)[turn % 3]
     return json.dumps(row) + "\n"

@@ -85,7 +85,7 @@ def query(database: Target) -> Callable[..., list[tuple]]:
 
 
 LEDGER = "select _file_name, path, lines_read, etag from files order by _dlt_load_id, path"
-USERS = "select user_id, _file_name, _file_line from transactions order by 1, 2, 3"
+USERS = "select user_id::bigint, _file_name, _file_line from transactions order by 1, 2, 3"
 
 
 # Object stores
@@ -204,7 +204,7 @@ def test_a_warehouse_that_was_emptied_takes_all_again(land, query, bucket, pipe_
         cursor.execute("drop schema raw_transactions cascade")
     pipe_in(jsonl(2))
     assert land(f"{bucket.url}/x.jsonl", "-").rows == {"transactions": 2, "files": 2}
-    assert query("select user_id from transactions order by 1") == [(1,), (2,)]
+    assert query("select user_id::bigint from transactions order by 1") == [(1,), (2,)]
 
 
 def test_what_landed_is_not_fetched_again(land, bucket, monkeypatch):
@@ -222,7 +222,7 @@ def test_an_object_that_vanishes_or_changes_meanwhile(land, query, bucket, monke
     bucket.delete("a.jsonl")
     with pytest.raises(UserError, match=r"(?s)There is no .*a\.jsonl.*Other files have landed: 1"):
         land(*found)
-    assert query("select user_id from transactions") == [(2,)]
+    assert query("select user_id::bigint from transactions") == [(2,)]
 
     bucket.put("big.jsonl", jsonl(*range(1_000)))
     monkeypatch.setattr(transactions.settings, "CHUNK_BYTES", 40_000)
@@ -465,7 +465,7 @@ def test_what_was_piped_in_outlives_a_full_disk(land, query, pipe_in, monkeypatc
             land("-")
     pipe_in(jsonl(2))
     assert land("-").rows == {"transactions": 2, "files": 2}
-    assert query("select user_id from transactions order by 1") == [(1,), (2,)]
+    assert query("select user_id::bigint from transactions order by 1") == [(1,), (2,)]
 
 
 def test_what_was_half_read_from_a_pipe_does_not_land(land, query, database, tmp_path):
@@ -482,7 +482,7 @@ def test_what_was_half_read_from_a_pipe_does_not_land(land, query, database, tmp
     process.stdin.close()
     (tmp_path / "x.jsonl").write_bytes(jsonl(3))
     land(tmp_path / "x.jsonl")
-    assert query("select user_id from transactions") == [(3,)]
+    assert query("select user_id::bigint from transactions") == [(3,)]
 
 
 # The command line

@@ -355,6 +355,15 @@ def test_a_pending_package_that_cannot_be_finished_is_pulled_again(
     assert query("select count(*) from raw_tmdb.movie_metrics") == [(5,)]
 
 
+def test_what_was_dropped_in_the_warehouse_is_pulled_again(pull, query) -> None:
+    """dlt remembers on this disk what has landed; the schema may be there, with the lock alone."""
+    with StandIn(films(3), token=TOKEN) as stand_in:
+        pull(stand_in)
+        query("drop schema raw_tmdb cascade; create schema raw_tmdb; select 1")
+        assert pull(stand_in).rows["movies"] == 3
+    assert query("select count(*) from raw_tmdb.movies") == [(3,)]
+
+
 def test_bounded_pulls_go_on_until_all_is_landed(pull) -> None:
     with StandIn(films(12), token=TOKEN) as stand_in:
         landed = []

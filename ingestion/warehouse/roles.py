@@ -36,6 +36,17 @@ def acting_as(role: str, target: Target) -> Target:
     return replace(target, user=login.user, password=login.password)
 
 
+def owner_of_all(target: Target) -> Target:
+    """The same place, logged in to as who may change what all roles own.
+
+    That is the superuser of the embedded server; on another one the profile's login does all.
+    """
+    embedded = Server()
+    if not is_embedded(target) or target.dbname != embedded.target.dbname:
+        return target
+    return embedded.target
+
+
 def rights(target: Target) -> str:
     """The SQL of the macro ``make_roles`` for the embedded server, where Marquee is alone."""
     from jinja2 import Environment, StrictUndefined

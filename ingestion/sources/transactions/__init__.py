@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ingestion.sources.transactions.inputs.files import Input
     from ingestion.sources.transactions.inputs.plan import Plan
+    from ingestion.sources.transactions.mapping.spec import Mapping
     from ingestion.warehouse.target import Target
 
 NAMED = 8  # unknown fields that a report names
@@ -43,6 +44,7 @@ def ingest(
     target: Target,
     *,
     replace: bool = False,
+    mapping: Mapping | None = None,
     pipeline: dlt.Pipeline | None = None,
 ) -> LoadReport:
     """Land files of transactions.
@@ -52,6 +54,7 @@ def ingest(
         target: the warehouse.
         replace: land files whose content changed since they were landed; the ledger marks the new
             version as the replacement of all that landed from that place before.
+        mapping: how all these files are read; None: each by its columns.
         pipeline: another pipeline than the target's, for tests.
 
     Returns:
@@ -63,18 +66,21 @@ def ingest(
             (``sources.transactions.max_reject_share``); changed content. Files that are not
             concerned have landed then, and the message says so.
     """
+    from ingestion import raw_tables
     from ingestion.sources.transactions import ledger
     from ingestion.sources.transactions.inputs import files, plan
 
     began = time.monotonic()
     found = files.find_files(paths)
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
+    raw_tables.bring_forward(target, "transactions")
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
         finish_earlier(pipeline, target, report)
         landed = ledger.landed(target, pipeline.dataset_name)
         with files.Inbox(_inbox(pipeline)) as inbox:
-            todo = plan.make_plan(inbox.receive(found), landed, inbox, replace=replace)
+            asked = plan.Asked(replace, mapping)
+            todo = plan.make_plan(inbox.receive(found), landed, inbox, asked)
             report.notes += inbox.notes
             if todo.files:
                 _land(todo, pipeline, report)

@@ -102,20 +102,24 @@ _WHOLE = "(0|[1-9][0-9]{0,13})"
 NUMBER = rf"-?{_WHOLE}(\.[0-9]{{1,4}})?"  # of JSON or a typed column; or where points are decimal
 _NO_GROUP = rf"-?({_WHOLE}(\.([0-9]{{1,2}}|[0-9]{{4}}))?|(0|[1-9][0-9]{{3,13}})\.[0-9]{{3}})"
 _WITH_COMMA = r"-?((0|[1-9][0-9]{0,13})|[1-9][0-9]{0,2}(\.[0-9]{3}){1,3})(,[0-9]{1,4})?"
-_TURNED = "replace(replace(amount, '.', ''), ',', '.')"
 
 
-def in_sql(decimals: Decimals, *, are_numbers: bool) -> tuple[str, str]:
-    """Pattern of the amounts that SQL may read, and the expression that it casts."""
+def in_sql(text: str, decimals: Decimals, *, are_numbers: bool) -> tuple[str, str]:
+    """Pattern of the amounts that SQL may read from an expression, and what it casts then."""
     if are_numbers or (decimals.is_known and decimals.mark == POINT):
-        return NUMBER, "amount"
+        return NUMBER, text
     if decimals.is_known and decimals.mark == COMMA:
-        return _WITH_COMMA, _TURNED
-    return _NO_GROUP, "amount"
+        return _WITH_COMMA, f"replace(replace({text}, '.', ''), ',', '.')"
+    return _NO_GROUP, text
 
 
-def marks_in(column: pa.ChunkedArray) -> set[str]:
-    """As ``marks_of``, of a whole column: the commonest forms are told at once."""
+def marks_in(column: pa.ChunkedArray, bare: Callable[[str], str] = str) -> set[str]:
+    """As ``marks_of``, of a whole column: the commonest forms are told at once.
+
+    Args:
+        column: amounts as they are written.
+        bare: takes off what is around a number.
+    """
     import pyarrow.compute as pc
 
     found: set[str] = set()
@@ -126,4 +130,4 @@ def marks_in(column: pa.ChunkedArray) -> set[str]:
             found.add(mark)
             column = column.filter(pc.invert(shows))
     rest = column.filter(pc.invert(pc.match_substring_regex(column, r"^-?[0-9]*$")))
-    return found | marks_of(map(trim, pc.unique(rest).to_pylist()))
+    return found | marks_of(bare(trim(text)) for text in pc.unique(rest).to_pylist())

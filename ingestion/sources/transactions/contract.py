@@ -5,34 +5,45 @@ they take the lines whose values are beyond doubt, which are nearly all, many ti
 whatever is left over, Python decides. So SQL may leave a good line over, and must never take a
 line that Python would refuse or read otherwise: a test compares the two.
 
-Landing refuses only what cannot be typed or identified, and changes nothing silently. Two readings
-are fixed: a time without an offset is UTC, and digits finer than a microsecond are cut off, as
-timestamptz has no room for them.
+Landing refuses only what cannot be typed or identified, and changes nothing silently. Three
+readings are fixed: a time without an offset is UTC; digits finer than a microsecond are cut off, as
+timestamptz has no room for them; a transaction_id that is a UUID is written as PostgreSQL writes
+one, in lower case and with dashes. All other ids stay as they are.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingestion.sources.transactions.amounts import NO_FILE, Decimals, in_sql, plain, readings
-from ingestion.sources.transactions.settings import FIELDS, REASONS, TEXT_FIELDS
+from ingestion.sources.transactions.mapping.names import NamedTwice, Names
+from ingestion.sources.transactions.settings import (
+    FIELDS,
+    IDS,
+    MAX_ID_LENGTH,
+    NULL_WORDS,
+    REASONS,
+    TEXT_FIELDS,
+)
 from ingestion.texts import trim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_UUID = re.compile(rf"{UUID}|[0-9a-fA-F]{{32}}")
+UUID_WITHOUT_DASHES = "[0-9a-fA-F]{32}"
+WHOLE = "-?[0-9]{1,40}"  # a number that can be an id
+_UUID = re.compile(f"{UUID}|{UUID_WITHOUT_DASHES}")
+_WHOLE = re.compile(WHOLE)
 _TIME = re.compile(
     r"(\d{4})(-?)(\d\d)\2(\d\d)[Tt ](\d\d)(:?)(\d\d)(?:\6(\d\d)(?:[.,](\d+))?)?"
     r"(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?)?",
     re.ASCII,
 )
-_WHOLE = re.compile(r"[+-]?\d{1,40}", re.ASCII)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1)  # UTC, as all arithmetic here
 _SMALLEST = Decimal("0.0001")
@@ -52,7 +63,7 @@ class Refused(Exception):
 
 
 def row_of_json(line: bytes, decimals: Decimals = NO_FILE) -> tuple:
-    """The typed row of a line of JSON, as ``tables.row_schema`` has it.
+    """The typed row of a line of JSON with the contract's fields, as ``tables.row_schema`` has it.
 
     Times are microseconds since 1970.
 
@@ -63,18 +74,14 @@ def row_of_json(line: bytes, decimals: Decimals = NO_FILE) -> tuple:
     Raises:
         Refused: the line cannot land.
     """
-    fields, extra = fields_of_json(line)
-    try:
-        return row_of_fields(fields, extra, decimals)
-    except RecursionError:
-        raise Refused("not_json", "nested too deep") from None
+    return row_of_fields(*fields_of_json(line, NAMES), decimals)
 
 
-def fields_of_json(line: bytes) -> tuple[dict[str, Any], Object]:
-    """The contract's fields and the other ones of a line of JSON, as they are written.
+def fields_of_json(line: bytes, names: Names) -> tuple[dict[str, Any], Object]:
+    """The wanted fields and the other ones of a line of JSON, as they are written.
 
     Raises:
-        Refused: it is no JSON object, or has a field of the contract twice.
+        Refused: it is no JSON object, or has a wanted field twice.
     """
     try:
         found = DECODER.decode(line.decode())
@@ -86,16 +93,40 @@ def fields_of_json(line: bytes) -> tuple[dict[str, Any], Object]:
         raise Refused("not_json", f"{error.msg} at character {error.pos + 1}") from None
     if not isinstance(found, Object):
         raise Refused("not_object")
+    return fields_of_pairs(found, names)
+
+
+def fields_of_pairs(
+    pairs: Sequence[tuple[str, Any]], names: Names
+) -> tuple[dict[str, Any], Object]:
+    """The wanted fields of a record, and what the extra fields have of it.
+
+    Raises:
+        Refused: it has a wanted field twice.
+    """
+    try:
+        layout = names.layout([name for name, _ in pairs])
+    except NamedTwice as twice:
+        raise Refused("duplicate_field", twice.name) from None
     fields: dict[str, Any] = {}
     extra = Object()
-    for name, value in found:
-        if name not in _KNOWN:
+    for wanted, (name, value) in zip(layout, pairs, strict=True):
+        if wanted is not None:
+            fields[wanted] = value
+        if wanted is None or wanted in names.kept:
             extra.append((name, value))
-        elif name in fields:
-            raise Refused("duplicate_field", name)
-        else:
-            fields[name] = value
+    for wanted, (first, *path) in names.paths:
+        if wanted not in fields:
+            value = _below(dict(extra).get(first), path)
+            if value is not None:
+                fields[wanted] = value
     return fields, extra
+
+
+def _below(value: Any, path: list[str]) -> Any:
+    for name in path:
+        value = dict(value).get(name) if isinstance(value, Object) else None
+    return value
 
 
 def row_of_fields(
@@ -111,30 +142,38 @@ def row_of_fields(
     values = {}
     for name, typed in READERS.items():
         value = fields.get(name)
-        if value is None:
-            raise Refused("missing_field", name)
         given = trim(value) if type(value) is str else value
+        if given is None or (type(given) is str and given in NULL_WORDS):
+            raise Refused("missing_field", name)
         values[name] = typed(given, decimals) if name == "amount" else typed(given)
     for name in TEXT_FIELDS:
         value = fields.get(name)
         if value is not None and type(value) is not str:
-            raise Refused("wrong_type", f"{name} is {_brief(to_json(value))}")
-        values[name] = value if value is None else _storable(value)
-    return (*values.values(), to_json(Object(extra)) if extra else None)
+            raise Refused("wrong_type", f"{name} is {brief(to_json(value))}")
+        values[name] = None if value is None or value in NULL_WORDS else _storable(value)
+    try:
+        return (*values.values(), to_json(Object(extra)) if extra else None)
+    except RecursionError:
+        raise Refused("not_json", "nested too deep") from None
 
 
 def _transaction_id(value: Any) -> str:
-    if type(value) is not str or not _UUID.fullmatch(value):
-        raise Refused("bad_uuid", _brief(to_json(value)))
-    digits = value.replace("-", "").lower()
+    text = _id("transaction_id", value)
+    if not _UUID.fullmatch(text):
+        return text
+    digits = text.replace("-", "").lower()
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _event_ts(value: Any) -> int:
+    return _microseconds(value, None)
+
+
+def _microseconds(value: Any, zone: tzinfo | None) -> int:
     match = _TIME.fullmatch(value) if type(value) is str else None
     if not match:
-        raise Refused("bad_timestamp", _brief(to_json(value)))
-    year, _, month, day, hour, _, minute, second, fraction, _, sign, hours, minutes = match.groups()
+        raise Refused("bad_timestamp", brief(to_json(value)))
+    year, _, month, day, hour, _, minute, second, fraction, z, sign, hours, minutes = match.groups()
     try:
         microsecond = int((fraction or "0")[:6].ljust(6, "0"))
         day_of_event = datetime(int(year), int(month), int(day))
@@ -142,40 +181,74 @@ def _event_ts(value: Any) -> int:
             hour=int(hour), minute=int(minute), second=int(second or 0), microsecond=microsecond
         )
         offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-        at = at + offset if sign == "-" else at - offset
+        if zone and not (z or sign):
+            at = localised(at, zone, value).astimezone(timezone.utc).replace(tzinfo=None)
+        else:
+            at = at + offset if sign == "-" else at - offset
     except (ValueError, OverflowError) as error:
-        raise Refused("bad_timestamp", f"{_brief(to_json(value))} ({error})") from None
+        raise Refused("bad_timestamp", f"{brief(to_json(value))} ({error})") from None
     if offset >= timedelta(hours=16) or int(minutes or 0) > 59:
-        raise Refused("bad_timestamp", f"{_brief(to_json(value))} (no such offset)")
+        raise Refused("bad_timestamp", f"{brief(to_json(value))} (no such offset)")
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _user_id(value: Any) -> int:
-    if isinstance(value, str) and _WHOLE.fullmatch(value) and -(2**63) <= int(value) < 2**63:
-        return int(value)
-    raise Refused("bad_user_id", _brief(to_json(value)))
+def in_utc(value: str, zone: tzinfo) -> str:
+    """An ISO 8601 time in UTC; without an offset it is one of a time zone.
+
+    Raises:
+        Refused: it is no such time, or the zone does not have it.
+    """
+    return (_EPOCH + timedelta(microseconds=_microseconds(value, zone))).isoformat()
+
+
+def localised(at: datetime, zone: tzinfo, text: str) -> datetime:
+    """A time as one of a zone; of the hour that a clock shows twice in autumn, the first.
+
+    Raises:
+        Refused: the zone does not have it, as clocks were put forward.
+    """
+    there = at.replace(tzinfo=zone)
+    if there.astimezone(timezone.utc).astimezone(zone).replace(tzinfo=None) != at:
+        raise Refused("bad_timestamp", f"{brief(to_json(text))} is no time in {zone}")
+    return there
+
+
+def _user_id(value: Any) -> str:
+    return _id("user_id", value)
+
+
+def _id(field: str, value: Any) -> str:
+    is_id = isinstance(value, str) and 0 < len(value) <= MAX_ID_LENGTH
+    if not is_id or (isinstance(value, Number) and not _WHOLE.fullmatch(value)):
+        raise Refused(f"bad_{field}", brief(to_json(value)))
+    return str(_storable(value))
 
 
 def _amount(value: Any, decimals: Decimals) -> Decimal:
     if isinstance(value, str):
-        amount = plain(value) if isinstance(value, Number) else _written(value, decimals)
+        amount = plain(value) if isinstance(value, Number) else written(value, decimals)
         if amount is not None and abs(amount) < _BEYOND and amount % _SMALLEST == 0:
             return amount.quantize(_SMALLEST)
-    raise Refused("bad_amount", _brief(to_json(value)))
+    raise Refused("bad_amount", brief(to_json(value)))
 
 
-def _written(text: str, decimals: Decimals) -> Decimal | None:
+def written(text: str, decimals: Decimals) -> Decimal | None:
+    """The number that a text shows; None where it shows none.
+
+    Raises:
+        Refused: it could be two, and its file does not say which.
+    """
     found = readings(text)
     if len(set(found.values())) > 1:
         if decimals.mark is None:
-            raise Refused("ambiguous_amount", _brief(to_json(text)))
+            raise Refused("ambiguous_amount", brief(to_json(text)))
         return found[decimals.mark]
     return next(iter(found.values()), None)
 
 
 def _storable(text: str) -> str:
     if _UNSTORABLE.search(text):
-        raise Refused("bad_text", _brief(json.dumps(text)))
+        raise Refused("bad_text", brief(json.dumps(text)))
     return text
 
 
@@ -185,7 +258,7 @@ READERS: dict[str, Callable[..., Any]] = {
     "user_id": _user_id,
     "amount": _amount,
 }
-_KNOWN = frozenset(FIELDS)
+NAMES = Names(FIELDS)
 
 
 class Number(str):
@@ -221,45 +294,81 @@ def to_json(value: Any) -> str:
     return json.dumps(value)  # true, false, null; from tables numbers too
 
 
-def _brief(text: str) -> str:
+def brief(text: str) -> str:
+    """The beginning of a text, for a reason."""
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 # In SQL: only what is beyond doubt
 
-_WHOLE_NUMBER = "-?(0|[1-9][0-9]{0,17})"
-_ISO_8601 = (
-    r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
-    r"(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])?"
-)
+_ID = f"[!#-~]([ !#-~]{{0,{MAX_ID_LENGTH - 2}}}[!#-~])?"  # a quote in CSV is one of Python's
+_TIME_OF_DAY = r"[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+ISO_8601 = rf"[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}{_TIME_OF_DAY}"
+_OFFSET = "(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])?"
 
 
-def _braced(pattern: str) -> str:
-    return pattern.replace("{", "{{").replace("}", "}}")
+class Piece(NamedTuple):
+    """A field in SQL: when its value is beyond doubt, and the typed value then."""
+
+    condition: str
+    value: str
 
 
-# From a table `texts` of n (which line) and all values as text, null where there is none: n and the
-# typed row of the lines whose values are beyond doubt. Where event_ts comes out null (30 February),
-# there is doubt after all. The session's time zone must be UTC.
-_TYPED = f"""
-    select
-        n,
-        lower(transaction_id) as transaction_id,
-        try_cast(event_ts as timestamptz) as event_ts,
-        try_cast(user_id as bigint) as user_id,
-        try_cast({{amount}} as decimal(18, 4)) as amount,
-        {", ".join(TEXT_FIELDS)},
-        extra_fields
-    from texts
-    where
-        regexp_full_match(transaction_id, '{_braced(UUID)}')
-        and regexp_full_match(event_ts, '{_braced(_ISO_8601)}')
-        and regexp_full_match(user_id, '{_braced(_WHOLE_NUMBER)}')
-        and regexp_full_match(amount, '{{pattern}}')
-"""  # noqa: S608 - names of ours
+def id_in_sql(field: str, text: str) -> Piece:
+    """An id, from an expression that is text."""
+    condition = f"{matches(text, _ID)} and {text} not in ({_NULLS})"
+    if field != "transaction_id":
+        return Piece(condition, text)
+    # without dashes it is one of Python's
+    condition = f"{condition} and not {matches(text, UUID_WITHOUT_DASHES)}"
+    return Piece(condition, f"case when {matches(text, UUID)} then lower({text}) else {text} end")
 
 
-def typed_by(decimals: Decimals, *, are_numbers: bool) -> str:
-    """That query, for amounts that are numbers by themselves, or texts of a file."""
-    pattern, amount = in_sql(decimals, are_numbers=are_numbers)
-    return _TYPED.format(pattern=pattern, amount=amount)
+def time_in_sql(text: str) -> Piece:
+    """A time, from an expression that is text. The session's time zone must be UTC."""
+    return Piece(matches(text, ISO_8601 + _OFFSET), f"try_cast({text} as timestamptz)")
+
+
+def amount_in_sql(text: str, decimals: Decimals, *, are_numbers: bool) -> Piece:
+    """An amount, from an expression that is text: a number by itself, or as its file writes it."""
+    pattern, value = in_sql(text, decimals, are_numbers=are_numbers)
+    return Piece(matches(text, pattern), f"try_cast({value} as decimal(18, 4))")
+
+
+def text_in_sql(text: str) -> Piece:
+    """A text, or null for what stands for no value."""
+    return Piece("", f"case when {text} in ({_NULLS}) then null else {text} end")
+
+
+def pieces(decimals: Decimals, *, are_numbers: bool) -> dict[str, Piece]:
+    """The fields of a table whose columns are called as they are."""
+    return {
+        **{field: id_in_sql(field, field) for field in IDS},
+        "event_ts": time_in_sql("event_ts"),
+        "amount": amount_in_sql("amount", decimals, are_numbers=are_numbers),
+        **{field: text_in_sql(field) for field in TEXT_FIELDS},
+    }
+
+
+def typed_by(fields: dict[str, Piece], source: str = "texts") -> str:
+    """The query that types a table of ``n`` (which line) and texts, null for none.
+
+    It gives ``n`` and the typed row of the lines whose values are beyond doubt. Where event_ts
+    comes out null (30 February), there is doubt after all.
+    """
+    values = ", ".join(f"{fields[name].value} as {name}" for name in FIELDS)
+    conditions = " and ".join(piece.condition for piece in fields.values() if piece.condition)
+    return f"select n, {values}, extra_fields from {source} where {conditions}"  # noqa: S608
+
+
+def matches(text: str, pattern: str) -> str:
+    """Whether a text is all of a pattern; not where it is null."""
+    return f"coalesce(regexp_full_match({text}, {quoted(pattern)}), false)"
+
+
+def quoted(text: str) -> str:
+    """A text of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+_NULLS = ", ".join(quoted(word) for word in NULL_WORDS)

@@ -23,6 +23,7 @@ class Landed:
     Attributes:
         etag: what an object store called this version of it.
         replay_of: the load whose rejects these lines were, corrected since.
+        mapping_checksum: of the mapping that it was read by; None for the contract's own columns.
     """
 
     load_id: str
@@ -37,6 +38,7 @@ class Landed:
     is_replacement: bool
     etag: str | None
     replay_of: str | None
+    mapping_checksum: str | None
 
 
 def landed(target: Target, dataset: str) -> list[Landed]:
@@ -46,7 +48,8 @@ def landed(target: Target, dataset: str) -> list[Landed]:
         "select _dlt_load_id, _file_name, path, _file_checksum, bytes, last_line, rows_landed,"
         " rows_rejected, landed_at, is_replacement,"
         # columns that the table of an older release has not
-        " to_jsonb(files) ->> 'etag', to_jsonb(files) ->> 'replay_of'"
+        " to_jsonb(files) ->> 'etag', to_jsonb(files) ->> 'replay_of',"
+        " to_jsonb(files) ->> 'mapping_checksum'"
         " from {files} as files where _dlt_load_id in"
         " (select load_id from {loads} where status = 0) order by _dlt_load_id",
         files=(dataset, "files"),

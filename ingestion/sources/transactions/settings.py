@@ -16,6 +16,10 @@ FIELDS = (
     "currency",
 )
 MANDATORY = FIELDS[:4]
+IDS = ("transaction_id", "user_id")
+MAX_ID_LENGTH = 255  # characters
+# Texts that stand for no value, in exactly this spelling: what databases and data frames write.
+NULL_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "<NA>", "#N/A")
 TEXT_FIELDS = FIELDS[4:]
 
 # Why a line can be refused. Business rules (a negative amount, an unknown status) are no reason:
@@ -28,9 +32,9 @@ REASONS = {
     "not_csv": "the line is not CSV",
     "column_count": "the line has another number of columns than the header",
     "missing_field": "a mandatory field is absent or null",
-    "bad_uuid": "transaction_id is not a UUID",
+    "bad_transaction_id": "transaction_id is not text of 1 to 255 characters, or a whole number",
     "bad_timestamp": "event_ts is not an ISO 8601 date with a time of day",
-    "bad_user_id": "user_id is not a whole number of at most 64 bits",
+    "bad_user_id": "user_id is not text of 1 to 255 characters, or a whole number",
     "bad_amount": "amount is not a number that numeric(18,4) holds exactly",
     "ambiguous_amount": "amount can be read with thousands or decimals, and the file does not say",
     "wrong_type": "a text field is not text",

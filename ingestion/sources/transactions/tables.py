@@ -30,7 +30,7 @@ COLUMNS: dict[str, Any] = {
     "transactions": {
         "transaction_id": _TEXT | _MUST,
         "event_ts": {"data_type": "timestamp"} | _MUST,
-        "user_id": {"data_type": "bigint"} | _MUST,
+        "user_id": _TEXT | _MUST,
         "amount": {"data_type": "decimal", "precision": 18, "scale": 4} | _MUST,
         **dict.fromkeys(settings.TEXT_FIELDS, _TEXT),
         "extra_fields": {"data_type": "json"},
@@ -55,6 +55,9 @@ COLUMNS: dict[str, Any] = {
         "landed_at": {"data_type": "timestamp"} | _MUST,
         "etag": _TEXT,  # of an object in a store: which version of it landed
         "header": _TEXT,  # of CSV: its rejects cannot be read without it
+        "mapping": _TEXT,  # its name; none for the contract's own columns
+        "mapping_checksum": _TEXT,
+        "mapping_document": _TEXT,  # as JSON: its rejects cannot be read without it
         "replay_of": _TEXT,  # the load whose rejects these lines were, see `marquee rejects replay`
         **_OF_A_LOAD,
     },

@@ -12,6 +12,7 @@ renamed as (
         -- text
         _file_name as file_name,
         path as file_path,
+        mapping as mapping_name,
 
         -- numerics
         first_line as first_line_number,

@@ -6,7 +6,7 @@ renamed as (
     select
         -- ids
         cast(transaction_id as {{ dbt.type_string() }}) as transaction_id,
-        user_id,
+        cast(user_id as {{ dbt.type_string() }}) as user_id,
         _dlt_load_id as dlt_load_id,
         cast(_file_checksum as {{ dbt.type_string() }}) as file_checksum,
         _file_line as file_line,

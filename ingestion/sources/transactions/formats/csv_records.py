@@ -11,21 +11,63 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE
 from ingestion.sources.transactions.contract import Refused
+from ingestion.sources.transactions.encoding import as_utf8
 from ingestion.sources.transactions.formats.lines import CR, LF, QUOTE, Block
+from ingestion.sources.transactions.mapping.names import Names, word
+from ingestion.sources.transactions.mapping.rules import Rules
 from ingestion.sources.transactions.settings import (
-    MANDATORY,
     MAX_LINE_BYTES,
     MAX_RECORD_BYTES,
     MAX_RECORD_LINES,
 )
+from ingestion.texts import trim
 
 csv.field_size_limit(MAX_LINE_BYTES)
+
+
+class Header(NamedTuple):
+    """The columns of a CSV file, what parts them, and what becomes of a record.
+
+    Attributes:
+        names: those that are wanted as they are wanted, others in lower case.
+        delimiter: one character.
+        rules: what becomes of a record.
+    """
+
+    names: list[str]
+    delimiter: str
+    rules: Rules
+
+    @classmethod
+    def of(cls, line: bytes, file: str, rules: Rules) -> Header:
+        """The header in a line; the delimiter is what gives most wanted fields, or most at all.
+
+        Raises:
+            UserError: a mandatory field is not in it, or a field is twice.
+        """
+        names, delimiter = names_of(line, rules.names)
+        rules.check(names, file)
+        layout = rules.names.layout(names)
+        known = [wanted or name.lower() for wanted, name in zip(layout, names, strict=True)]
+        return cls(known, delimiter, rules)
+
+
+def names_of(line: bytes, wanted: Names) -> tuple[list[str], str]:
+    """The names of columns in a header, and the delimiter between them."""
+    text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
+    words = {word(name) for name in wanted.wanted}
+    found = (
+        ([trim(name) for name in next(csv.reader([text], delimiter=mark), [])], mark)
+        for mark in ",;\t|"
+    )
+    return max(found, key=lambda each: (len(words & {word(n) for n in each[0]}), len(each[0])))
+
 
 _CLOSED = "a quote closes amid a value; within quotes write it twice"
 
@@ -45,16 +87,16 @@ class Records:
     waits: int | None = None
 
     @classmethod
-    def of(cls, block: Block, names: list[str], delimiter: str, *, is_last: bool) -> Records:
+    def of(cls, block: Block, header: Header, *, is_last: bool) -> Records:
         """The records of a block.
 
         Args:
             block: of which line 1, if it is there, is the header.
-            names: of the columns.
-            delimiter: one character.
+            header: of the file.
             is_last: whether the file ends with the block, so that nothing waits.
         """
         found, at = cls(), int(block.first == 1)
+        delimiter = header.delimiter
         for start in _perhaps_open(block, delimiter).tolist():
             if start < at:
                 continue
@@ -62,7 +104,7 @@ class Records:
                 if not _is_open(_text(block, start), delimiter):
                     values_of(_text(block, start), delimiter)
                     continue
-                lines = _lines_of(block, start, names, delimiter, is_last=is_last)
+                lines = _lines_of(block, start, header, is_last=is_last)
             except Refused as refusal:
                 found.refused[start] = refusal
                 continue
@@ -90,19 +132,18 @@ def values_of(text: str, delimiter: str) -> list[str]:
         raise Refused("not_csv", detail) from None
 
 
-def is_transaction(text: str, names: list[str], delimiter: str) -> bool:
+def is_transaction(text: str, header: Header) -> bool:
     """Whether a line, perhaps cut off behind, has what a transaction must have."""
-    if text.count(delimiter) + 1 < len(MANDATORY):
+    if header.delimiter not in text:
         return False
     try:
-        values = next(csv.reader([text], delimiter=delimiter), [])
-        if len(values) > len(names):
+        values = next(csv.reader([text], delimiter=header.delimiter), [])
+        if len(values) > len(header.names):
             return False
-        fields = {n: v for n, v in zip(names, values, strict=False) if v}
-        contract.row_of_fields(fields, decimals=ANY_FILE)
+        fields = {n: v for n, v in zip(header.names, values, strict=False) if v}
+        return header.rules.row(fields, decimals=ANY_FILE) is not None
     except (csv.Error, Refused):
         return False
-    return True
 
 
 def _perhaps_open(block: Block, delimiter: str) -> np.ndarray:
@@ -143,7 +184,7 @@ def _is_open(text: str, delimiter: str) -> bool:
     return reader.line_num > 1
 
 
-def _lines_of(block: Block, start: int, names: list[str], delimiter: str, *, is_last: bool) -> int:
+def _lines_of(block: Block, start: int, header: Header, *, is_last: bool) -> int:
     """Number of lines of the record that starts on a line; 0 if the block ends within it.
 
     Raises:
@@ -159,7 +200,7 @@ def _lines_of(block: Block, start: int, names: list[str], delimiter: str, *, is_
             yield _text(block, at)
         ran_out = True
 
-    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
+    reader = csv.reader(texts(), delimiter=header.delimiter, strict=True)
     try:
         values = next(reader)
     except csv.Error:
@@ -170,11 +211,11 @@ def _lines_of(block: Block, start: int, names: list[str], delimiter: str, *, is_
             return 0
         raise Refused("not_csv", "a quote is never closed") from None
     lines = reader.line_num
-    if len(values) != len(names):
-        detail = f"{len(values)} instead of {len(names)}, over {lines:,} lines"
+    if len(values) != len(header.names):
+        detail = f"{len(values)} instead of {len(header.names)}, over {lines:,} lines"
         raise Refused("column_count", f"a quote is left open; {detail}")
     for value in values:
         for piece in value.split("\n")[1:]:
-            if is_transaction(piece, names, delimiter):
+            if is_transaction(piece, header):
                 raise Refused("not_csv", "a quote is closed only after other transactions")
     return lines

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,53 +12,38 @@ from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE, NO_FILE, Decimals
 from ingestion.sources.transactions.contract import Refused
-from ingestion.sources.transactions.encoding import as_utf8
-from ingestion.sources.transactions.formats.chunk import Left, check_names
-from ingestion.sources.transactions.formats.csv_records import Records, is_transaction, values_of
+from ingestion.sources.transactions.formats.chunk import Left, Record
+from ingestion.sources.transactions.formats.csv_records import (
+    Header,
+    Records,
+    is_transaction,
+    values_of,
+)
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import Block, Readable, blocks, columns, texts
 from ingestion.sources.transactions.inputs.source_file import LONE_CR, MACINTOSH, SourceFile
-from ingestion.sources.transactions.settings import FIELDS, MAX_RECORD_BYTES
-from ingestion.texts import trim
+from ingestion.sources.transactions.settings import MAX_RECORD_BYTES
 
 _ESCAPED = r'["\\\x00-\x1f]'  # what JSON writes with a backslash
 
 
-class Header(NamedTuple):
-    """The columns of a CSV file, by their names in lower case, and what parts them."""
-
-    names: list[str]
-    delimiter: str
-
-    @classmethod
-    def of(cls, line: bytes, file: str) -> Header:
-        """The header in a file's first line; the delimiter is what gives most fields.
-
-        Raises:
-            UserError: a mandatory field is not in it, or a field is twice.
-        """
-        text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
-        found = (
-            cls(
-                [trim(name).lower() for name in next(csv.reader([text], delimiter=mark), [])],
-                mark,
-            )
-            for mark in ",;\t|"
-        )
-        best = max(found, key=lambda header: len(set(header.names) & set(FIELDS)))
-        check_names(best.names, file)
-        return best
-
-
-def row_of_csv(line: bytes, header: Header, decimals: Decimals = NO_FILE) -> tuple:
-    """The typed row of a record of CSV in UTF-8, as ``contract.row_of_json`` gives it.
+def row_of_csv(line: bytes, header: Header, decimals: Decimals = NO_FILE) -> tuple | None:
+    """The typed row of a record of CSV in UTF-8; None for one that the mapping leaves out.
 
     Raises:
         Refused: the record cannot land.
     """
-    pairs = _pairs_of_csv(line, header)
-    extra = [pair for pair in pairs if pair[0] not in FIELDS]
-    return contract.row_of_fields(dict(pairs), extra, decimals)
+    return header.rules.row(*_fields_of_csv(line, header), decimals)
+
+
+def _fields_of_csv(line: bytes, header: Header) -> Record:
+    pairs = [(name, value) for name, value in _pairs_of_csv(line, header) if value]
+    names = header.rules.names
+    for name, value in pairs:
+        if name in header.rules.ids and '"' in value:  # more likely another dialect than an id
+            raise Refused("not_csv", f"a quote amid {name}")
+    extra = [pair for pair in pairs if pair[0] not in names or pair[0] in names.kept]
+    return {name: value for name, value in pairs if name in names}, extra
 
 
 def _pairs_of_csv(line: bytes, header: Header) -> list[tuple[str, str]]:
@@ -70,7 +53,7 @@ def _pairs_of_csv(line: bytes, header: Header) -> list[tuple[str, str]]:
     values = values_of(text, header.delimiter)
     if len(values) != len(header.names):
         raise Refused("column_count", f"{len(values)} instead of {len(header.names)}")
-    return [(name, value) for name, value in zip(header.names, values, strict=True) if value]
+    return list(zip(header.names, values, strict=True))
 
 
 class CsvChunk:
@@ -92,38 +75,32 @@ class CsvChunk:
         others = np.array([*self._records.longer, *self._records.refused], np.int64)
         others = np.union1d(self.block.odd, others)
         lines = np.setdiff1d(left.pieces, others, assume_unique=True)
-        names = self.header.names
+        names, wanted = self.header.names, self.header.rules.names
         numbers = [str(at) for at in range(len(names))]
         quoted = b'"' in self.block.data
         table = columns(self.block, lines, numbers, self.header.delimiter, quoted=quoted)
-        extra = [at for at, name in enumerate(names) if name not in FIELDS]
+        extra = [at for at, n in enumerate(names) if n not in wanted or n in wanted.kept]
         for at in extra:
             table = table.filter(pc.invert(pc.match_substring_regex(table[at], _ESCAPED)))
         fields = {
             name: pc.if_else(pc.equal(table[at], ""), None, table[at])
             for at, name in enumerate(names)
-            if name in FIELDS
+            if name in wanted
         }
         fields["extra_fields"] = _json_of([(names[at], table[at]) for at in extra], table.num_rows)
-        yield texts(table["n"], fields)
+        yield texts(table["n"], fields, wanted)
 
-    def row(self, at: int, decimals: Decimals) -> tuple | None:
+    def fields(self, at: int) -> Record | None:
         if at in self._records.refused:
             raise self._records.refused[at]
         record = self.raw(at).strip(b"\r\n")
         if not record.strip():
             return None
-        try:
-            return row_of_csv(record, self.header, decimals)
-        except Refused:
-            lines = LONE_CR.split(record.decode())
-            if sum(is_transaction(line, *self.header) for line in lines) > 1:
-                where = f" on line {self.first + at:,}"
-                raise UserError(MACINTOSH.format(self._name, where)) from None
-            raise
-
-    def amount(self, at: int) -> Any:
-        return dict(_pairs_of_csv(self.raw(at).strip(b"\r\n"), self.header)).get("amount")
+        lines = LONE_CR.split(record.decode())
+        if len(lines) > 1 and sum(is_transaction(line, self.header) for line in lines) > 1:
+            where = f" on line {self.first + at:,}"
+            raise UserError(MACINTOSH.format(self._name, where))
+        return _fields_of_csv(record, self.header)
 
     def raw(self, at: int) -> bytes:
         lines = self._records.longer.get(at, 1)
@@ -135,10 +112,11 @@ def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
     waiting: Block | None = None
     for block in blocks(data, file.name, *_landed_records(file)):
         if header is None:
-            header = Header.of(block.line(0) if block.first == 1 else _first_line(file), file.name)
+            line = block.line(0) if block.first == 1 else _first_line(file)
+            header = Header.of(line, file.name, file.rules)
         if waiting:
             block = Block(waiting.data + block.data, waiting.first)  # noqa: PLW2901
-        records = Records.of(block, *header, is_last=False)
+        records = Records.of(block, header, is_last=False)
         waiting = None
         if records.waits is not None:
             cut = int(block.starts[records.waits])
@@ -148,7 +126,7 @@ def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
             block = Block(block.data[:cut], block.first)  # noqa: PLW2901
         yield CsvChunk(block.as_utf8(), header, records, file.name)
     if waiting and header:
-        records = Records.of(waiting, *header, is_last=True)
+        records = Records.of(waiting, header, is_last=True)
         yield CsvChunk(waiting.as_utf8(), header, records, file.name)
 
 
@@ -160,21 +138,21 @@ def _landed_records(file: SourceFile) -> tuple[int, int]:
     landed = file.landed_bytes, file.landed_lines
     if not file.landed_bytes:
         return landed
-    header = Header.of(_first_line(file), file.name)
+    header = Header.of(_first_line(file), file.name, file.rules)
     before = max(0, file.landed_bytes - MAX_RECORD_BYTES)
     with file.path.open("rb") as raw:
         raw.seek(before)
         data = raw.read(file.landed_bytes - before)
         new = raw.read(min(MAX_RECORD_BYTES, file.bytes - file.landed_bytes))
     tail = Block(data, 1 + file.landed_lines - len(Block(data, 1)))
-    start = Records.of(tail, *header, is_last=False).waits
+    start = Records.of(tail, header, is_last=False).waits
     if not start:  # or 0, which may be amid a line
         return landed
     cut, first = int(tail.starts[start]), tail.first + start
-    if 0 not in Records.of(Block(data[cut:] + new, first), *header, is_last=True).longer:
+    if 0 not in Records.of(Block(data[cut:] + new, first), header, is_last=True).longer:
         return landed
     half = Block(data[cut:], first).as_utf8()
-    chunk = CsvChunk(half, header, Records.of(half, *header, is_last=True), file.name)
+    chunk = CsvChunk(half, header, Records.of(half, header, is_last=True), file.name)
     if any(_lands(chunk, at) for at in chunk.pieces().tolist()):
         return landed
     return before + cut, first - 1
@@ -182,7 +160,8 @@ def _landed_records(file: SourceFile) -> tuple[int, int]:
 
 def _lands(chunk: CsvChunk, at: int) -> bool:
     try:
-        return chunk.row(at, ANY_FILE) is not None
+        record = chunk.fields(at)
+        return record is not None and chunk.header.rules.row(*record, ANY_FILE) is not None
     except Refused:
         return False
 

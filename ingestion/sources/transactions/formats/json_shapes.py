@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import ANY_FILE
 from ingestion.sources.transactions.formats.lines import Block, columns, texts
-from ingestion.sources.transactions.settings import FIELDS
+from ingestion.sources.transactions.mapping.rules import Rules
 
+WHOLE = "^-?(0|[1-9][0-9]{0,39})$"
 NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 
 
@@ -28,10 +29,12 @@ NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 class Value:
     """Where a value is: its field, its column, and for a number what is around it there.
 
-    An unknown field's true, false or null (``constant``) has no column: it belongs to the shape.
+    ``wanted`` is the name by which a field is wanted, if it is. True, false and null (``constant``)
+    have no column: they belong to the shape.
     """
 
     name: str
+    wanted: str | None
     column: int = -1
     is_number: bool = False
     before: str = ""
@@ -54,35 +57,37 @@ class Shape:
     values: tuple[Value, ...]
 
     @classmethod
-    def of(cls, line: bytes) -> Shape | None:
+    def of(cls, line: bytes, rules: Rules) -> Shape | None:
         """The shape of a line; None for lines that are not good, not flat, or have escapes."""
         try:
-            contract.row_of_json(line, ANY_FILE)
+            if rules.row(*contract.fields_of_json(line, rules.names), ANY_FILE) is None:
+                return None
             text = line.decode().rstrip("\r\n")
             pairs = contract.DECODER.decode(text)
+            layout = rules.names.layout([name for name, _ in pairs])
         except contract.Refused:
             return None
         parts = text.split('"')
         if "\\" in text or any(isinstance(value, list) for _, value in pairs):
             return None
         values, column = [], 1
-        for name, value in pairs:
+        for wanted, (name, value) in zip(layout, pairs, strict=True):
             if isinstance(value, contract.Number):
                 before, _, after = parts[column + 1].partition(value)
-                values.append(Value(name, column + 1, True, before, after))
+                values.append(Value(name, wanted, column + 1, True, before, after))
                 column += 2
             elif isinstance(value, str):
-                values.append(Value(name, column + 2))
+                values.append(Value(name, wanted, column + 2))
                 column += 4
             else:
-                if name not in FIELDS:
-                    values.append(Value(name, constant=contract.to_json(value)))
+                if value is not None or wanted is None or wanted in rules.names.kept:
+                    values.append(Value(name, wanted, constant=contract.to_json(value)))
                 column += 2
         taken = {value.column for value in values}
         fixed = tuple((at, part) for at, part in enumerate(parts) if at not in taken)
         return cls(len(parts), fixed, tuple(values))
 
-    def texts(self, block: Block, lines: np.ndarray) -> pa.Table:
+    def texts(self, block: Block, lines: np.ndarray, rules: Rules) -> pa.Table:
         """The values of those lines (0-based) that have this shape, for ``contract.typed_by``."""
         lines = np.setdiff1d(lines, np.union1d(block.odd, block.escaped), assume_unique=True)
         names = [str(at) for at in range(self.width)]
@@ -104,14 +109,24 @@ class Shape:
                 stop = -len(value.after) or None
                 column = pc.utf8_slice_codeunits(column, len(value.before), stop)
             found[value] = column
-        extra = [value for value in self.values if value.name not in FIELDS]
+        kept = rules.names.kept
+        extra = [value for value in self.values if value.wanted is None or value.wanted in kept]
+        fields: dict[str, pa.Array | pa.ChunkedArray] = {
+            value.wanted: pa.repeat(value.constant, table.num_rows)
+            if value.constant
+            else found[value]
+            for value in self.values
+            if value.wanted and value.constant != "null"
+        }
+        numbers = [value for value in self.values if value.is_number]
         good = [
-            pc.match_substring_regex(found[value], NUMBER) for value in extra if value.is_number
+            pc.match_substring_regex(found[value], WHOLE if value.wanted in rules.ids else NUMBER)
+            for value in numbers
+            if value.wanted not in rules.amounts
         ]
-        fields = {value.name: found[value] for value in self.values if value.name in FIELDS}
         fields["extra_fields"] = _json_of(extra, found, table.num_rows)
-        are_numbers = any(value.is_number for value in self.values if value.name == "amount")
-        return _only(texts(table["n"], fields, are_numbers=are_numbers), good)
+        wanted = [value.wanted for value in numbers if value.wanted]
+        return _only(texts(table["n"], fields, rules.names, wanted), good)
 
 
 def _only(table: pa.Table, conditions: list[pa.ChunkedArray]) -> pa.Table:

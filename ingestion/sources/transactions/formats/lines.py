@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import IO, Any, Protocol, TypeVar
@@ -16,10 +16,11 @@ import pyarrow.csv
 
 from ingestion.errors import UserError
 from ingestion.sources.transactions.encoding import BOM, as_utf8
-from ingestion.sources.transactions.settings import CHUNK_BYTES, FIELDS, MAX_LINE_BYTES
+from ingestion.sources.transactions.mapping.names import Names
+from ingestion.sources.transactions.settings import CHUNK_BYTES, MAX_LINE_BYTES
 
 NUL, LF, CR, QUOTE, BACKSLASH, SPACE = b'\0\n\r"\\ '
-ARE_NUMBERS = {b"amount": b"number"}  # metadata of a table of texts
+NUMBERS = b"numbers"  # metadata of a table of texts: its columns of numbers, parted by NUL
 
 Item = TypeVar("Item")
 
@@ -234,16 +235,22 @@ def columns(
 def texts(
     n: pa.Array | pa.ChunkedArray,
     values: dict[str, pa.Array | pa.ChunkedArray],
-    *,
-    are_numbers: bool = False,
+    names: Names,
+    numbers: Iterable[str] = (),
 ) -> pa.Table:
     """A table for ``contract.typed_by``: each line's number, its values as text, null for none.
 
     Args:
         n: numbers of the lines.
-        values: by field.
-        are_numbers: whether amounts were numbers, so that no mark of theirs parts thousands.
+        values: by name, ``extra_fields`` among them.
+        names: what is wanted; a name that is not among the values is null in all lines.
+        numbers: which values were numbers, so that no mark of theirs parts thousands.
     """
     nothing = pa.nulls(len(n), pa.string())
-    columns = {name: values.get(name, nothing) for name in (*FIELDS, "extra_fields")}
-    return pa.table({"n": n, **columns}, metadata=ARE_NUMBERS if are_numbers else None)
+    columns = {name: values.get(name, nothing) for name in (*names.wanted, "extra_fields")}
+    return pa.table({"n": n, **columns}, metadata={NUMBERS: "\0".join(numbers)})
+
+
+def numbers_of(table: pa.Table) -> frozenset[str]:
+    """The columns of such a table that were numbers."""
+    return frozenset(filter(None, table.schema.metadata[NUMBERS].decode().split("\0")))

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from ingestion.errors import UserError
 from ingestion.sources.transactions import contract
-from ingestion.sources.transactions.amounts import Decimals
 from ingestion.sources.transactions.contract import Refused
-from ingestion.sources.transactions.formats.chunk import Left, check_names
+from ingestion.sources.transactions.formats.chunk import Left, Record
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import texts
 from ingestion.sources.transactions.inputs.source_file import SourceFile
-from ingestion.sources.transactions.settings import FIELDS, TEXT_FIELDS
+from ingestion.sources.transactions.mapping.rules import Rules
+from ingestion.sources.transactions.settings import MANDATORY
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _YEARS = (-62_135_596_800, 253_402_300_800)  # 1 to 9999, in seconds since 1970
@@ -27,17 +27,18 @@ _YEARS = (-62_135_596_800, 253_402_300_800)  # 1 to 9999, in seconds since 1970
 class ParquetChunk:
     """Rows of Parquet; piece n is row n of the batch, and rows are numbered like lines."""
 
-    def __init__(self, rows: pa.Table, before: int) -> None:
+    def __init__(self, rows: pa.Table, before: int, rules: Rules) -> None:
         self.first, self.last = before + 1, before + rows.num_rows
-        self._rows = rows
-        self._values = pa.table(
-            {name: _as_text(rows[name]) for name in FIELDS if name in rows.column_names}
-        )
+        self._rows, self._rules = rows, rules
+        layout = rules.names.layout(rows.column_names)
+        found = {name: rows.column(at) for at, name in enumerate(layout) if name is not None}
+        self._values = pa.table({name: _as_text(column) for name, column in found.items()})
+        self._numbers = [name for name, column in found.items() if _is_number(column.type)]
         self._not_utf8: dict[int, str] = {}  # row: the column
         for name, column in zip(self._values.column_names, self._values.columns, strict=True):
             self._not_utf8 |= dict.fromkeys(_not_utf8(column), name)
-        self._unknown = [at for at, name in enumerate(rows.column_names) if name not in FIELDS]
-        self._are_numbers = not _is_text(rows.schema.field("amount").type)
+        kept = rules.names.kept
+        self._unknown = [at for at, name in enumerate(layout) if name is None or name in kept]
 
     def pieces(self) -> np.ndarray:
         return np.arange(self._rows.num_rows)
@@ -49,23 +50,25 @@ class ParquetChunk:
         values = self._values.append_column("n", pa.array(left.pieces))
         if self._not_utf8:
             values = values.take(np.setdiff1d(left.pieces, list(self._not_utf8)))
-        for name in TEXT_FIELDS:
-            if name in values.column_names:
+        for name in self._values.column_names:
+            if name not in self._numbers:
                 nul = pc.match_substring(values[name], "\0")
                 values = values.filter(pc.invert(pc.fill_null(nul, False)))
+            elif name in self._rules.ids:
+                whole = pc.match_substring_regex(values[name], f"^{contract.WHOLE}$")
+                values = values.filter(pc.fill_null(whole, True))
         fields = {name: values[name] for name in self._values.column_names}
-        yield texts(values["n"], fields, are_numbers=self._are_numbers)
+        yield texts(values["n"], fields, self._rules.names, self._numbers)
 
-    def row(self, at: int, decimals: Decimals) -> tuple | None:
+    def fields(self, at: int) -> Record | None:
         if at in self._not_utf8:
             raise Refused("not_utf8", self._not_utf8[at])
         fields = self._values.slice(at, 1).to_pylist()[0]
-        if self._are_numbers and fields["amount"] is not None:
-            fields["amount"] = contract.Number(fields["amount"])
-        return contract.row_of_fields(fields, self._extra(at), decimals)
-
-    def amount(self, at: int) -> Any:
-        return None if self._are_numbers else self._values["amount"][at].as_py()
+        for name in self._numbers:
+            # a time of the contract is text, whatever its column is
+            if fields[name] is not None and name in (*self._rules.ids, *self._rules.amounts):
+                fields[name] = contract.Number(fields[name])
+        return fields, self._extra(at)
 
     def raw(self, at: int) -> bytes:
         values = (_spelt_out(column.slice(at, 1)) for column in self._rows.columns)
@@ -133,26 +136,27 @@ def _json(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _check_parquet(file: str, schema: pa.Schema) -> None:
-    check_names(schema.names, file)
-    for name in FIELDS:
-        if name not in schema.names:
+def _is_number(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _check_parquet(file: SourceFile, schema: pa.Schema) -> None:
+    rules = file.rules
+    rules.check(schema.names, file.name)
+    for at, wanted in enumerate(rules.names.layout(schema.names)):
+        if wanted is None:
             continue
-        kind = schema.field(name).type
+        name, kind = schema.names[at], schema.field(at).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if pa.types.is_null(kind):  # what is written of a column without a value
             continue
-        number_or_time = (
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_decimal(kind)
-            or pa.types.is_timestamp(kind)
-        )
-        if not _is_text(kind) and not (
-            number_or_time and name in ("event_ts", "user_id", "amount")
-        ):
+        is_time = pa.types.is_timestamp(kind) or (rules.mapping and pa.types.is_date(kind))
+        may_be = (_is_number(kind) or is_time) and (rules.mapping or wanted in MANDATORY)
+        if not _is_text(kind) and not (may_be or (rules.mapping and pa.types.is_boolean(kind))):
             raise UserError(
-                f"{file}: the column {name} is {kind}, which cannot be read.\nStore it as text."
+                f"{file.name}: the column {name} is {kind}, which cannot be read.\n"
+                "Store it as text."
             )
 
 
@@ -172,7 +176,7 @@ def parquet_rows(file: SourceFile) -> Iterator[tuple[pa.Table, int]]:
 
     try:
         with pq.ParquetFile(file.path) as source:
-            _check_parquet(file.name, source.schema_arrow)
+            _check_parquet(file, source.schema_arrow)
             for found in source.iter_batches(batch_size=65_536):
                 yield pa.Table.from_batches([found]), source.metadata.num_rows
     except (pa.ArrowException, OSError) as error:

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingestion.errors import UserError
-from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import (
     NO_FILE,
     Decimals,
@@ -35,9 +34,10 @@ from ingestion.sources.transactions.formats.chunk import FEW, REJECTS, ROWS, Bat
 from ingestion.sources.transactions.formats.csv_rows import csv_chunks
 from ingestion.sources.transactions.formats.json_lines import json_chunks
 from ingestion.sources.transactions.formats.json_shapes import Shape
-from ingestion.sources.transactions.formats.lines import ARE_NUMBERS, Readable, Stream, ahead
+from ingestion.sources.transactions.formats.lines import Readable, Stream, ahead, numbers_of
 from ingestion.sources.transactions.formats.parquet import ParquetChunk, parquet_rows
 from ingestion.sources.transactions.inputs.source_file import SourceFile, probe
+from ingestion.sources.transactions.mapping.rules import CONTRACT, Rules
 from ingestion.texts import trim
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Reader:
             UserError: the file as a whole cannot be read (a broken archive, no header, no line
                 ends), or it was changed meanwhile.
         """
-        decimals = Decimals(lambda: _marks(file))
+        known = file.rules.decimal
+        decimals = Decimals(lambda: {known} if known else _marks(file))
         try:
             if file.form == "parquet":
                 yield from self._read_parquet(file, decimals)
@@ -83,7 +84,7 @@ class Reader:
             with file.path.open("rb") as raw:
                 stream = Stream(raw, file.bytes)
                 for chunk in ahead(_chunks(file, stream)):
-                    yield self.batch(chunk, stream.done, decimals)
+                    yield self.batch(chunk, stream.done, file.rules, decimals)
             if stream.hash.hexdigest() != file.checksum:
                 raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -96,18 +97,20 @@ class Reader:
     def _read_parquet(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
         line = 0
         for rows, rows_in_all in parquet_rows(file):
-            chunk = ParquetChunk(rows, line)
+            chunk = ParquetChunk(rows, line, file.rules)
             line += rows.num_rows
-            yield self.batch(chunk, file.bytes * line // rows_in_all, decimals)
+            yield self.batch(chunk, file.bytes * line // rows_in_all, file.rules, decimals)
         if probe(file.path)[1] != file.checksum:
             raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
 
-    def batch(self, chunk: Chunk, done: int, decimals: Decimals = NO_FILE) -> Batch:
+    def batch(
+        self, chunk: Chunk, done: int, rules: Rules = CONTRACT, decimals: Decimals = NO_FILE
+    ) -> Batch:
         """Type a chunk: SQL takes what is beyond doubt, Python judges what is left."""
         tables, left = [], Left(chunk.pieces())
         if len(left.pieces) >= FEW:
             for texts in chunk.texts(left, self._shapes):
-                typed = self._typed(texts, decimals)
+                typed = self._typed(texts, rules, decimals)
                 left.pieces = np.setdiff1d(left.pieces, typed["n"].to_numpy(), assume_unique=True)
                 numbers = pc.add(pc.cast(typed["n"], pa.int64()), chunk.first)
                 table = typed.drop_columns("n").append_column("_file_line", numbers)
@@ -115,11 +118,15 @@ class Reader:
 
         rows: list[tuple] = []
         refused: list[tuple] = []
+        skipped = 0
         for at in left.pieces.tolist():
             try:
-                row = chunk.row(at, decimals)
+                record = chunk.fields(at)
+                row = rules.row(*record, decimals) if record else None
                 if row is not None:
                     rows.append((*row, chunk.first + at))
+                elif record:
+                    skipped += 1
             except Refused as refusal:
                 raw = readable(chunk.raw(at))
                 refused.append((raw, refusal.code, refusal.reason, chunk.first + at))
@@ -127,27 +134,33 @@ class Reader:
         return Batch(
             rows=pa.concat_tables(tables),
             rejects=_table(refused, REJECTS),
+            skipped=skipped,
             first_line=chunk.first,
             last_line=chunk.last,
             done=done,
         )
 
-    def _typed(self, texts: pa.Table, decimals: Decimals) -> pa.Table:
+    def _typed(self, texts: pa.Table, rules: Rules, decimals: Decimals) -> pa.Table:
         """``n`` and the typed rows of the texts whose values are beyond doubt.
 
         Where many amounts are not plain numbers, the file is asked how it writes them.
         """
-        are_numbers = texts.schema.metadata == ARE_NUMBERS
-        typed = self._query(texts, contract.typed_by(decimals, are_numbers=are_numbers))
-        if are_numbers or decimals.is_known or texts.num_rows - typed.num_rows < FEW:
+        numbers = numbers_of(texts)
+        typed = self._query(texts, rules.query(decimals, numbers))
+        written = [name for name in rules.amounts if name not in numbers]
+        if not written or decimals.is_known or texts.num_rows - typed.num_rows < FEW:
             return typed
         is_left = pc.invert(pc.is_in(texts["n"], typed["n"].combine_chunks()))
-        amounts = texts["amount"].filter(is_left).drop_null().to_pylist()
-        if sum(depends_on_file(trim(amount)) for amount in amounts) >= FEW and decimals.mark:
-            return self._query(texts, contract.typed_by(decimals, are_numbers=False))
+        left = texts.filter(is_left)
+        amounts = (amount for name in written for amount in left[name].drop_null().to_pylist())
+        in_doubt = sum(depends_on_file(rules.bare_amount(trim(amount))) for amount in amounts)
+        if in_doubt >= FEW and decimals.mark:
+            return self._query(texts, rules.query(decimals, numbers))
         return typed
 
-    def _query(self, texts: pa.Table, query: str) -> pa.Table:
+    def _query(self, texts: pa.Table, query: str | None) -> pa.Table:
+        if query is None:
+            return _table([], ROWS).append_column("n", pa.array([], pa.int64()))
         parts = pa.Table.from_batches(
             texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
         )
@@ -167,29 +180,30 @@ def _marks(file: SourceFile) -> set[str]:
     found: set[str] = set()
     if file.form == "parquet":
         for rows, _ in parquet_rows(file):
-            found |= _marks_of_chunk(ParquetChunk(rows, 0), [])
+            found |= _marks_of_chunk(ParquetChunk(rows, 0, file.rules), [], file.rules)
         return found
     shapes: list[Shape] = []
     with file.path.open("rb") as raw:
         whole = replace(file, landed_bytes=0, landed_lines=0)
         for chunk in _chunks(whole, Stream(raw, file.bytes)):
-            found |= _marks_of_chunk(chunk, shapes)
+            found |= _marks_of_chunk(chunk, shapes, file.rules)
             if len(found) > 1:
                 break
     return found
 
 
-def _marks_of_chunk(chunk: Chunk, shapes: list[Shape]) -> set[str]:
+def _marks_of_chunk(chunk: Chunk, shapes: list[Shape], rules: Rules) -> set[str]:
     found, left = set(), Left(chunk.pieces())
     for table in chunk.texts(left, shapes):
         left.pieces = np.setdiff1d(left.pieces, table["n"].to_numpy(), assume_unique=True)
-        if table.schema.metadata != ARE_NUMBERS:
-            found |= marks_in(table["amount"])
+        for name in set(rules.amounts) - numbers_of(table):
+            found |= marks_in(table[name], rules.bare_amount)
     for at in left.pieces.tolist():
         with suppress(Refused):
-            amount = chunk.amount(at)
-            if type(amount) is str:
-                found |= marks_of([trim(amount)])
+            values, _ = chunk.fields(at) or ({}, [])
+            for name in rules.amounts:
+                if type(values.get(name)) is str:
+                    found |= marks_of([rules.bare_amount(trim(values[name]))])
     return found
 
 

@@ -13,10 +13,25 @@ from ingestion.progress import task
 from ingestion.sources.transactions.inputs.files import Inbox, LocalFile, RemoteFile
 from ingestion.sources.transactions.inputs.source_file import SourceFile, form_of, header_of, probe
 from ingestion.sources.transactions.ledger import Landed
+from ingestion.sources.transactions.mapping.choose import rules_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ingestion.sources.transactions.mapping.spec import Mapping
+
+
+_CHANGED = (
+    "{} has changed since it landed ({}).\n"
+    "If this is a corrected version, add --replace: the facts then leave out what landed from there"
+    " before. If it holds other transactions, give it another name."
+)
+_READ_ANEW = (
+    "{} has grown since it landed ({}), by another mapping.\n"
+    "To land all of it by this one, add --replace: the facts then leave out what landed from there"
+    " before."
+)
 
 
 @dataclass
@@ -42,22 +57,36 @@ class Plan:
     cause: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the user has asked for.
+
+    Attributes:
+        replace: land what has changed, in place of what landed from there before.
+        mapping: how all files are read; None: each by its columns.
+    """
+
+    replace: bool = False
+    mapping: Mapping | None = None
+
+
 def make_plan(
-    found: list[LocalFile | RemoteFile], ledger: list[Landed], inbox: Inbox, *, replace: bool
+    found: list[LocalFile | RemoteFile], ledger: list[Landed], inbox: Inbox, asked: Asked
 ) -> Plan:
     """Decide for each file whether it lands, from which line on, or why not."""
     result = Plan()
     whole = [row for row in ledger if not row.replay_of]
-    by_content = {row.checksum: row for row in whole}
-    by_path = {row.path: row for row in whole}  # the latest
+    known = Known({row.checksum: row for row in whole}, {row.path: row for row in whole})
     # known places first: what is replaced at one may have moved to another, and must land there
-    found = sorted(found, key=lambda given: given.place not in by_path)
+    found = sorted(found, key=lambda given: given.place not in known.by_path)
     megabytes = sum(given.bytes for given in found) / 1e6
     with task("Checking what has landed", total=megabytes, unit="MB") as advance:
         fetch = partial(inbox.fetch, advance=advance)
         for given in found:
             try:
-                _decide(given, by_content, by_path, result, fetch, replace=replace)
+                file, beginning = _open(given, known, result, fetch, asked)
+                if file:
+                    _decide(file, beginning, known, result, asked)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise
@@ -71,21 +100,29 @@ def make_plan(
     return result
 
 
-def _decide(
+@dataclass(frozen=True)
+class Known:
+    """What has landed: by the checksum of its content, and the latest by its place."""
+
+    by_content: dict[str, Landed]
+    by_path: dict[str, Landed]
+
+
+def _open(
     given: LocalFile | RemoteFile,
-    by_content: dict[str, Landed],
-    by_path: dict[str, Landed],
+    known: Known,
     result: Plan,
     fetch: Callable[[RemoteFile], tuple[Path, str | None]],
-    *,
-    replace: bool,
-) -> None:
+    asked: Asked,
+) -> tuple[SourceFile | None, str | None]:
+    """The file, and the checksum of as much of it as landed before; None where it has, whole."""
     name, place = given.name, given.place
-    earlier = by_path.get(place)
+    earlier = known.by_path.get(place)
     if isinstance(given, RemoteFile):
-        if earlier and given.etag and given.etag == earlier.etag:  # no need to fetch it
+        if earlier and given.etag and given.etag == earlier.etag and not asked.mapping:
+            # no need to fetch it
             result.notes.append(f"{name} has landed before ({_when(earlier)}); skipped.")
-            return
+            return None, None
         path, etag = fetch(given)
     elif given.path.is_file():
         path, etag = given.path, None
@@ -97,35 +134,48 @@ def _decide(
     file = SourceFile(
         name, path, size, checksum, form, gzipped, place=place, etag=etag, header=header
     )
-    grown = earlier and beginning == earlier.checksum
-    same = by_content.get(checksum) if grown or not earlier else None
+    return dataclasses.replace(file, rules=rules_for(file, asked.mapping)), beginning
+
+
+def _decide(
+    file: SourceFile, beginning: str | None, known: Known, result: Plan, asked: Asked
+) -> None:
+    name = file.name
+    earlier = known.by_path.get(file.place)
+    grown = earlier is not None and beginning == earlier.checksum
+    same = known.by_content.get(file.checksum) if grown or not earlier else None
     if same and same.path in result.replaced:
         same = None
-    twin = next((other for other in result.files if other.checksum == checksum), None)
-    if not size:
+    is_read_anew = earlier is not None and _is_read_otherwise(earlier, file)
+    twin = next((other for other in result.files if other.checksum == file.checksum), None)
+    if not file.bytes:
         result.empty.append(name)
-    elif same:
-        alias = "" if same.path == place else f" as {same.name}"
-        result.notes.append(f"{name} has landed before{alias} ({_when(same)}); skipped.")
+    elif same and not (is_read_anew and asked.replace):
+        alias = "" if same.path == file.place else f" as {same.name}"
+        anew = " Its mapping has changed since: --replace lands it anew." if is_read_anew else ""
+        result.notes.append(f"{name} has landed before{alias} ({_when(same)}); skipped.{anew}")
     elif twin:
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
     elif earlier is None:
         result.files.append(file)
-    elif grown and file.form != "parquet" and not file.gzipped:
+    elif grown and not is_read_anew and file.form != "parquet" and not file.gzipped:
         file = dataclasses.replace(file, landed_bytes=earlier.bytes, landed_lines=earlier.last_line)
         result.files.append(file)
         result.notes.append(f"{name} has grown since it landed: only its new lines are read.")
-    elif replace:
+    elif asked.replace:
         result.files.append(file)
         result.replacements.add(name)
-        result.replaced.add(place)
+        result.replaced.add(file.place)
         result.notes.append(f"{name} replaces what landed from there before.")
     else:
         result.problems.append(
-            f"{name} has changed since it landed ({_when(earlier)}).\n"
-            "If this is a corrected version, add --replace: the facts then leave out what landed "
-            "from there before. If it holds other transactions, give it another name."
+            (_READ_ANEW if grown and is_read_anew else _CHANGED).format(name, _when(earlier))
         )
+
+
+def _is_read_otherwise(earlier: Landed, file: SourceFile) -> bool:
+    now = file.rules.mapping
+    return earlier.mapping_checksum != (now.checksum if now else None)
 
 
 def _when(row: Landed) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingestion.errors import UserError
 from ingestion.sources.transactions.encoding import BOM, as_utf8, readable
+from ingestion.sources.transactions.mapping.rules import CONTRACT, Rules
 from ingestion.sources.transactions.settings import CHUNK_BYTES, MANDATORY
 
 _HEADER_BYTES = 1 << 20
@@ -44,6 +45,7 @@ class SourceFile:
         place: where it is as the ledger has it: an absolute path, a URL.
         etag: what an object store calls this version of it.
         header: the first line of CSV.
+        rules: what becomes of its records.
     """
 
     name: str
@@ -57,6 +59,7 @@ class SourceFile:
     place: str = ""
     etag: str | None = None
     header: str | None = None
+    rules: Rules = CONTRACT
 
 
 def probe(path: Path, prefix: int = 0) -> tuple[int, str, str | None]:

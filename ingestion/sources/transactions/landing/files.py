@@ -109,7 +109,7 @@ class Landing:
             "_dlt_load_id": self._copy.load_id,
         }
         reasons: Counter[str] = Counter()
-        first_line = last_line = done = with_more = 0
+        first_line = last_line = done = with_more = skipped = 0
         unknown: dict[str, None] = {}
         example: dict[str, Any] = {}
         with Pending(self._copy) as pending, closing(ahead(_batches(file, reader))) as batches:
@@ -119,6 +119,7 @@ class Landing:
                 reasons.update(batch.rejects["reason_code"].to_pylist())
                 if not example and batch.rejects.num_rows:
                     example = batch.rejects.slice(0, 1).to_pylist()[0]
+                skipped += batch.skipped
                 more = batch.rows["extra_fields"].drop_null()
                 with_more += len(more)
                 for text in more[:_SAMPLE].to_pylist():
@@ -129,6 +130,11 @@ class Landing:
             lines, rejected = pending.rows.total(), pending.rows["rejects"]
             if rejected > self._max_reject_share * lines:
                 raise UserError(_too_many(file, rejected, lines, reasons, example))
+        if file.rules.mapping:
+            left_out = f"; {skipped:,} rows are left out, as it says" if skipped else ""
+            self.plan.notes.append(
+                f"{file.name} is read by the mapping {file.rules.mapping.name}{left_out}."
+            )
         if not lines:
             self.plan.empty.append(file.name)
             return
@@ -145,6 +151,7 @@ class Landing:
             "landed_at": datetime.now(timezone.utc),
             "etag": file.etag,
             "header": file.header,
+            **_mapping_of(file),
         }
         row = pa.Table.from_pylist([ledger | stamp], raw_schema("files"))
         for table, rows in (*pending.land(), ("files", row)):
@@ -184,6 +191,17 @@ def _batches(file: SourceFile, reader: Reader) -> Iterator[Batch]:
         ) from error
 
 
+def _mapping_of(file: SourceFile) -> dict[str, str | None]:
+    mapping = file.rules.mapping
+    if mapping is None:
+        return dict.fromkeys(("mapping", "mapping_checksum", "mapping_document"))
+    return {
+        "mapping": mapping.name,
+        "mapping_checksum": mapping.checksum,
+        "mapping_document": mapping.document,
+    }
+
+
 def _stamped(rows: pa.Table, schema: pa.Schema, stamp: dict[str, str]) -> pa.Table:
     """Rows of a file with the columns of the load, as the raw table has them."""
     columns = [*rows.columns, *(pa.repeat(text, rows.num_rows) for text in stamp.values())]
@@ -197,6 +215,8 @@ def _too_many(
     start = example["raw_text"].lstrip()[:1]
     if file.form == "jsonl" and start == "[":
         hint = "It looks like one JSON array: give one transaction a line (jq -c '.[]')."
+    elif code == "missing_field" and file.form == "jsonl" and not file.rules.mapping:
+        hint = f"Let Marquee write a mapping: marquee ingest transactions {file.name} --suggest"
     else:
         hint = "Correct it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
     return (

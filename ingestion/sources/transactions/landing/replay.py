@@ -109,10 +109,12 @@ def replay(
     Raises:
         UserError: the warehouse does not take it.
     """
+    from ingestion import raw_tables
     from ingestion.sources.transactions.landing import load
 
     began = time.monotonic()
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
+    raw_tables.bring_forward(target, "transactions")
     with one_at_a_time("transactions", target):
         pipeline = pipeline or make_pipeline("transactions", target)
         load.finish_earlier(pipeline, target, report)
@@ -223,6 +225,7 @@ class Replayed:
                 "seconds": round(time.monotonic() - self._began, 3),
                 "landed_at": datetime.now(timezone.utc),
                 "replay_of": file.example.load_id,
+                **dict.fromkeys(("mapping", "mapping_checksum", "mapping_document")),
                 "_file_name": name,
                 "_file_checksum": checksum,
                 "_dlt_load_id": copy.load_id,
@@ -237,15 +240,25 @@ def _row(reject: Reject, text: bytes) -> tuple:
         Refused: it cannot land.
     """
     from ingestion.sources.transactions import contract
-    from ingestion.sources.transactions.formats.csv_rows import Header, row_of_csv
+    from ingestion.sources.transactions.formats.csv_records import Header
+    from ingestion.sources.transactions.formats.csv_rows import row_of_csv
+    from ingestion.sources.transactions.mapping.rules import CONTRACT, MappedRules, Rules
+    from ingestion.sources.transactions.mapping.spec import parse_mapping
 
+    rules: Rules = CONTRACT
+    if reject.mapping:
+        rules = MappedRules(parse_mapping(reject.mapping, "the mapping in the ledger", "ledger"))
     if not text.strip():
         raise contract.Refused("missing_field", "the text is empty")
     if text == reject.raw_text.encode() and reject.reason_code in _NOT_AS_IT_STOOD:
         raise contract.Refused(reject.reason_code, "correct it: some bytes of it are spelt out")
     if reject.header and not text.lstrip().startswith(b"{"):
-        return row_of_csv(text, Header.of(reject.header.encode(), reject.file))
-    return contract.row_of_json(text)
+        row = row_of_csv(text, Header.of(reject.header.encode(), reject.file, rules))
+    else:
+        row = rules.row(*contract.fields_of_json(text, rules.names))
+    if row is None:
+        raise contract.Refused("missing_field", "the mapping leaves it out")
+    return row
 
 
 def _reference(reject: Reject) -> str:

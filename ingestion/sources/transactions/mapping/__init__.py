@@ -1,0 +1,1 @@
+"""From the columns of any file to the fields of the contract, as a mapping says."""
