@@ -55,7 +55,11 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
     "--suggest", is_flag=True, help="Print the mapping that would fit the file; land nothing."
 )
 @click.option(
-    "--save", type=click.Path(path_type=Path), help="With --suggest: write the mapping to FILE."
+    "--save",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="",
+    help="Write what --suggest prints, to FILE or to the file's name with .yml in this folder.",
 )
 @target_option
 def ingest_transactions(
@@ -65,7 +69,7 @@ def ingest_transactions(
     replace: bool,
     mapping_name: str | None,
     suggest: bool,
-    save: Path | None,
+    save: str | None,
 ) -> None:
     """Land card transactions from PATHS.
 
@@ -82,10 +86,11 @@ def ingest_transactions(
     from ingestion.sources.transactions.mapping.choose import find_mapping
 
     found = find_files(files)  # before a server is started for nothing
-    if suggest or save:
+    if suggest or save is not None:
         from ingestion.sources.transactions.mapping import suggestion
 
-        echo(suggestion.suggest(found, save))
+        path = None if save is None else Path(save or f"{Path(found[0].name).stem}.yml")
+        echo(suggestion.suggest(found, path))
         return
     mapping = find_mapping(mapping_name) if mapping_name else None
     _print_report(

@@ -53,12 +53,12 @@ class Ingestion:
         """Take over the state that the warehouse holds, and load what a killed run left behind.
 
         A run killed between two of dlt's steps can leave a package that fails each time. Then the
-        warehouse is the truth: what it does not hold is pulled again. So it is where the tables were
-        dropped since: what dlt keeps on this disk then says that films are there which are not.
+        warehouse is the truth: what it does not hold is pulled again. The same holds where the
+        tables were dropped: what dlt keeps on this disk would say that films are there.
         """
         self.pipeline.sync_destination()
         states = f"{self.pipeline.dataset_name}._dlt_pipeline_state"
-        if not self.pipeline.first_run and not self._query(states, f"select from {states} limit 1"):  # noqa: S608
+        if not self.pipeline.first_run and not self._query(states, f"select from {states} limit 1"):
             self.pipeline.drop()
             self.pipeline.sync_destination()
         if self.pipeline.has_pending_data:

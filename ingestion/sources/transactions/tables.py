@@ -115,7 +115,7 @@ def transactions_source(folder: Path) -> DltSource:
         path.write_text(",".join(COLUMNS[table]) + "\n")
         yield dlt.mark.with_file_import(str(path), "csv", 0)
 
-    @dlt.source(name="transactions", schema_contract={"data_type": "freeze"})
+    @dlt.source(name="transactions")
     def source() -> Iterator[Any]:
         for table, columns in COLUMNS.items():
             yield dlt.resource(

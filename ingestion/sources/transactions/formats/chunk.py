@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingestion.sources.transactions.tables import row_schema
 
@@ -39,6 +40,16 @@ class Batch(NamedTuple):
     first_line: int
     last_line: int
     done: int
+
+    def since(self, line: int) -> Batch:
+        """What is on a line or after it."""
+        if self.first_line >= line:
+            return self
+        rows, rejects = (
+            table.filter(pc.greater_equal(table["_file_line"], line))
+            for table in (self.rows, self.rejects)
+        )
+        return self._replace(rows=rows, rejects=rejects, first_line=line)
 
 
 @dataclass

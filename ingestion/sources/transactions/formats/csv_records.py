@@ -35,7 +35,8 @@ class Header(NamedTuple):
     """The columns of a CSV file, what parts them, and what becomes of a record.
 
     Attributes:
-        names: those that are wanted as they are wanted, others in lower case.
+        names: those that are wanted as they are wanted; others as they are, without a mapping in
+            lower case.
         delimiter: one character.
         rules: what becomes of a record.
     """
@@ -54,7 +55,8 @@ class Header(NamedTuple):
         names, delimiter = names_of(line, rules.names)
         rules.check(names, file)
         layout = rules.names.layout(names)
-        known = [wanted or name.lower() for wanted, name in zip(layout, names, strict=True)]
+        others = names if rules.mapping else [name.lower() for name in names]
+        known = [wanted or other for wanted, other in zip(layout, others, strict=True)]
         return cls(known, delimiter, rules)
 
 

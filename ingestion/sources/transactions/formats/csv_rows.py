@@ -68,7 +68,14 @@ class CsvChunk:
         is_start[: int(self.first == 1)] = False
         for start, lines in self._records.longer.items():
             is_start[start + 1 : start + lines] = False
-        return np.flatnonzero(is_start)
+        found = np.flatnonzero(is_start)
+        mapping = self.header.rules.mapping
+        if mapping is None or not mapping.skip_lines:
+            return found
+        left_out = self.header.rules.leaves_out
+        return np.array(
+            [at for at in found.tolist() if not left_out(self.block.line(at))], np.int64
+        )
 
     def texts(self, left: Left, _: list[Shape]) -> Iterator[pa.Table]:
         """The values of the records that are one line each."""

@@ -30,11 +30,20 @@ from ingestion.sources.transactions.amounts import (
 )
 from ingestion.sources.transactions.contract import Refused
 from ingestion.sources.transactions.encoding import readable
-from ingestion.sources.transactions.formats.chunk import FEW, REJECTS, ROWS, Batch, Chunk, Left
+from ingestion.sources.transactions.formats.chunk import (
+    FEW,
+    REJECTS,
+    ROWS,
+    Batch,
+    Chunk,
+    Left,
+    Record,
+)
 from ingestion.sources.transactions.formats.csv_rows import csv_chunks
 from ingestion.sources.transactions.formats.json_lines import json_chunks
 from ingestion.sources.transactions.formats.json_shapes import Shape
 from ingestion.sources.transactions.formats.lines import Readable, Stream, ahead, numbers_of
+from ingestion.sources.transactions.formats.occurrences import Occurrences
 from ingestion.sources.transactions.formats.parquet import ParquetChunk, parquet_rows
 from ingestion.sources.transactions.inputs.source_file import SourceFile, probe
 from ingestion.sources.transactions.mapping.rules import CONTRACT, Rules
@@ -76,7 +85,26 @@ class Reader:
                 ends), or it was changed meanwhile.
         """
         known = file.rules.decimal
-        decimals = Decimals(lambda: {known} if known else _marks(file))
+        decimals = Decimals(lambda: {known} if known else marks_of_file(file))
+        if file.rules.makes_ids:
+            yield from self._with_ids_of_their_own(file, decimals)
+        else:
+            yield from self._read(file, decimals)
+
+    def _with_ids_of_their_own(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
+        """Of a file that has grown, also the rows that have landed count: all of it is read."""
+        occurrences, first_new = Occurrences(), 1
+        if file.landed_bytes:
+            with file.path.open("rb") as raw:
+                new = next(_chunks(file, Stream(raw, file.bytes)), None)
+            first_new = new.first if new else file.landed_lines + 1
+            file = replace(file, landed_bytes=0, landed_lines=0)
+        for batch in self._read(file, decimals):
+            batch = batch._replace(rows=occurrences.told_apart(batch.rows))  # noqa: PLW2901
+            if batch.last_line >= first_new:
+                yield batch.since(first_new)
+
+    def _read(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
         try:
             if file.form == "parquet":
                 yield from self._read_parquet(file, decimals)
@@ -160,7 +188,8 @@ class Reader:
 
     def _query(self, texts: pa.Table, query: str | None) -> pa.Table:
         if query is None:
-            return _table([], ROWS).append_column("n", pa.array([], pa.int64()))
+            nothing = _table([], ROWS).drop_columns("_file_line")
+            return nothing.append_column("n", pa.array([], pa.int64()))
         parts = pa.Table.from_batches(
             texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
         )
@@ -170,22 +199,40 @@ class Reader:
         return typed.filter(pc.is_valid(typed["event_ts"])) if in_doubt else typed
 
 
+def records_of(file: SourceFile, limit: int | None = None) -> Iterator[Record]:
+    """The records of a file as they are written; those that are none are left out."""
+    with file.path.open("rb") as raw:
+        for chunk in _all_chunks(file, Stream(raw, file.bytes)):
+            for at in chunk.pieces().tolist():
+                with suppress(Refused):
+                    record = chunk.fields(at)
+                    if record:
+                        yield record
+                        limit = None if limit is None else limit - 1
+                if limit == 0:
+                    return
+
+
+def _all_chunks(file: SourceFile, stream: Readable) -> Iterator[Chunk]:
+    if file.form != "parquet":
+        yield from _chunks(file, stream)
+        return
+    for rows, _ in parquet_rows(file):
+        yield ParquetChunk(rows, 0, file.rules)
+
+
 def _chunks(file: SourceFile, stream: Readable) -> Iterator[Chunk]:
     data: Any = gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) if file.gzipped else stream
     return (csv_chunks if file.form == "csv" else json_chunks)(file, data)
 
 
-def _marks(file: SourceFile) -> set[str]:
+def marks_of_file(file: SourceFile) -> set[str]:
     """The marks before decimals that the amounts of a whole file show (see ``amounts``)."""
     found: set[str] = set()
-    if file.form == "parquet":
-        for rows, _ in parquet_rows(file):
-            found |= _marks_of_chunk(ParquetChunk(rows, 0, file.rules), [], file.rules)
-        return found
     shapes: list[Shape] = []
+    whole = replace(file, landed_bytes=0, landed_lines=0)
     with file.path.open("rb") as raw:
-        whole = replace(file, landed_bytes=0, landed_lines=0)
-        for chunk in _chunks(whole, Stream(raw, file.bytes)):
+        for chunk in _all_chunks(whole, Stream(raw, file.bytes)):
             found |= _marks_of_chunk(chunk, shapes, file.rules)
             if len(found) > 1:
                 break

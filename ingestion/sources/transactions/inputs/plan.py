@@ -137,6 +137,21 @@ def _open(
     return dataclasses.replace(file, rules=rules_for(file, asked.mapping)), beginning
 
 
+def open_file(given: LocalFile) -> SourceFile:
+    """A file as it is read where nothing has landed.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        file, _ = _open(given, Known({}, {}), Plan(), lambda _: (given.path, None), Asked())
+    except OSError as error:
+        raise UserError(f"{given.name} cannot be read: {error.strerror}.\nCheck it.") from error
+    if file is None:
+        raise AssertionError("nothing has landed")
+    return file
+
+
 def _decide(
     file: SourceFile, beginning: str | None, known: Known, result: Plan, asked: Asked
 ) -> None:

@@ -20,13 +20,14 @@ from ingestion.sources.transactions.contract import (
     time_in_sql,
 )
 from ingestion.sources.transactions.mapping.spec import UNITS, Amount, Mapping, Moment, Text
-from ingestion.sources.transactions.mapping.values import SEPARATOR
+from ingestion.sources.transactions.mapping.values import MADE, SEPARATOR
 from ingestion.sources.transactions.settings import IDS, NULL_WORDS, TEXT_FIELDS
 
 _YEARS = range(1970, 2100)
 _MONTHS = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _CODES = {
     "%Y": "[12][0-9]{3}",
+    "%y": "[0-9]{2}",
     "%m": "(0[1-9]|1[0-2])",
     "%d": "(0[1-9]|[12][0-9]|3[01])",
     "%H": "([01][0-9]|2[0-3])",
@@ -107,7 +108,8 @@ def _text(name: str, text: Text) -> Piece:
     if text.key:
         parts = ", ".join(f"coalesce({named(each)}, '')" for each in text.key)
         some = " or ".join(f"{named(each)} is not null" for each in text.key)
-        return Piece(f"({some})", f"md5(concat_ws({quoted(SEPARATOR)}, {parts}))")
+        made = f"concat({quoted(MADE)}, md5(concat_ws({quoted(SEPARATOR)}, {parts})))"
+        return Piece(f"({some})", made)
     if not text.sources:
         return Piece("", quoted(text.default or ""))
     found, condition = _first(text.sources), ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -28,9 +29,11 @@ class Rules(Protocol):
         amounts: those that are amounts.
         decimal: the mark before decimals, where it is known beforehand.
         mapping: None for the contract's own columns.
+        makes_ids: whether ids are made of columns, so that equal rows have to be told apart.
     """
 
     names: Names
+    makes_ids: bool
     ids: tuple[str, ...]
     amounts: tuple[str, ...]
     decimal: str | None
@@ -50,6 +53,9 @@ class Rules(Protocol):
     def bare_amount(self, text: str) -> str:
         """Digits and marks of an amount as it is written."""
 
+    def leaves_out(self, line: bytes) -> bool:
+        """Whether a line of CSV is none of a transaction, as a footer."""
+
     def check(self, names: list[str], file: str) -> None:
         """Raise ``UserError`` where a file with these columns cannot be read."""
 
@@ -62,6 +68,7 @@ class ContractRules:
     amounts: tuple[str, ...] = ("amount",)
     decimal: str | None = None
     mapping: Mapping | None = None
+    makes_ids = False
 
     def row(
         self,
@@ -76,6 +83,9 @@ class ContractRules:
 
     def bare_amount(self, text: str) -> str:
         return text
+
+    def leaves_out(self, line: bytes) -> bool:  # noqa: ARG002
+        return False
 
     def check(self, names: list[str], file: str) -> None:
         there = _layout(self.names, names, file)
@@ -96,6 +106,8 @@ class MappedRules:
         self.names, self.amounts = mapping.names, mapping.amount.columns
         self.ids = tuple(name for each in IDS for name in mapping.fields[each].sources)
         self.decimal = mapping.amount.decimal
+        self.makes_ids = bool(mapping.fields["transaction_id"].key)
+        self._footers = [re.compile(pattern) for pattern in mapping.skip_lines]
 
     def row(
         self,
@@ -111,6 +123,10 @@ class MappedRules:
 
     def bare_amount(self, text: str) -> str:
         return values.bare_number(self._mapping.amount, text)[0]
+
+    def leaves_out(self, line: bytes) -> bool:
+        text = line.decode(errors="replace")
+        return any(pattern.search(text) for pattern in self._footers)
 
     def check(self, names: list[str], file: str) -> None:
         _layout(self.names, names, file)

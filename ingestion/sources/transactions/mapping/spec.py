@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from ingestion.errors import UserError
 from ingestion.sources.transactions.mapping.document import Node, plain, read_document
 from ingestion.sources.transactions.mapping.names import Names, word
-from ingestion.sources.transactions.settings import FIELDS, MANDATORY
+from ingestion.sources.transactions.settings import FIELDS, IDS, MANDATORY
 
 UNITS = {
     "days": 86_400_000_000,
@@ -152,25 +152,20 @@ class Mapping:
         """What a file with these columns has not, each as ``field (its columns)``."""
         there = {word(name) for name in names}
 
-        def missing(every: tuple[str, ...], some: tuple[str, ...]) -> bool:
-            of_all = all(word(name.partition(".")[0]) in there for name in every)
-            return not of_all or (
-                bool(some) and not any(word(name.partition(".")[0]) in there for name in some)
-            )
+        def has(column: str) -> bool:
+            return word(column) in there or word(column.partition(".")[0]) in there
 
-        needed = [
-            (
-                f"event_ts ({', '.join(self.moment.join or self.moment.sources)})",
-                missing(self.moment.join, self.moment.sources),
-            ),
-            (f"amount ({', '.join(self.amount.columns)})", missing((), self.amount.columns)),
+        moment, ids = self.moment, [(name, self.fields[name]) for name in IDS]
+        needed = {
+            "event_ts": moment.join or moment.sources,
+            "amount": self.amount.columns,
+            **{name: text.key or text.sources for name, text in ids if text.default is None},
+        }
+        return [
+            f"{field} ({', '.join(columns)})"
+            for field, columns in needed.items()
+            if not (all if columns == moment.join else any)(map(has, columns))
         ]
-        for name in ("transaction_id", "user_id"):
-            text = self.fields[name]
-            if text.default is None:
-                columns = ", ".join(text.key or text.sources)
-                needed.append((f"{name} ({columns})", missing(text.key, text.sources)))
-        return [what for what, is_missing in needed if is_missing]
 
     def applies(self, names: list[str]) -> bool:
         """Whether a file with these columns is of this kind."""

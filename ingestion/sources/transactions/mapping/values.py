@@ -17,7 +17,8 @@ from ingestion.sources.transactions.mapping.spec import UNITS, Amount, Mapping, 
 from ingestion.sources.transactions.settings import NULL_WORDS
 from ingestion.texts import trim
 
-SEPARATOR = "\x1f"  # between the columns of an id that is made
+MADE = "#"  # before an id that is made of columns
+SEPARATOR = "\x1f"  # between the columns of it
 # Zones by their American and European abbreviations; all others are ambiguous.
 _ABBREVIATED = {
     **dict.fromkeys(("UTC", "GMT", "Z", "WET"), 0),
@@ -91,7 +92,7 @@ def _value(text: Text, texts: dict[str, str | None]) -> str | None:
 
 def _made_of(parts: list[str]) -> str:
     joined = SEPARATOR.join(parts).encode(errors="surrogatepass")
-    return hashlib.md5(joined, usedforsecurity=False).hexdigest()
+    return MADE + hashlib.md5(joined, usedforsecurity=False).hexdigest()
 
 
 @lru_cache(maxsize=100)
