@@ -79,6 +79,13 @@ class Decimals:
         self._look: Callable[[], set[str]] | None = look
         self._mark: str | None = None
 
+    @classmethod
+    def fixed(cls, mark: str) -> Decimals:
+        """A mark that is known beforehand."""
+        found = cls(lambda: {mark})
+        found._look, found._mark = None, mark
+        return found
+
     @property
     def is_known(self) -> bool:
         """Whether the file has been asked."""

@@ -85,7 +85,7 @@ class Reader:
                 ends), or it was changed meanwhile.
         """
         known = file.rules.decimal
-        decimals = Decimals(lambda: {known} if known else marks_of_file(file))
+        decimals = Decimals.fixed(known) if known else Decimals(lambda: marks_of_file(file))
         if file.rules.makes_ids:
             yield from self._with_ids_of_their_own(file, decimals)
         else:

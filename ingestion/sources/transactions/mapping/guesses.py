@@ -64,9 +64,6 @@ MEANING = {word(text): status for status, texts in STATUSES.items() for text in 
 CURRENCIES = {"€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "₺": "TRY", "zł": "PLN"}
 _CODES = ("EUR", "USD", "GBP", "CHF", "PLN", "INR", "JPY")
 SYMBOLS = (*CURRENCIES, "$", "¥", *_CODES, "US$", "Rs.", "kr")
-    *CURRENCIES,
-    *["$", "¥", "EUR", "USD", "GBP", "CHF", "PLN", "INR", "JPY", "US$", "Rs.", "kr"],
-)
 
 _DAYS = (
     "%d.%m.%Y|%d/%m/%Y|%m/%d/%Y|%d-%m-%Y|%m-%d-%Y|%Y/%m/%d|%Y.%m.%d|%d.%m.%y|%d/%m/%y|%m/%d/%y"

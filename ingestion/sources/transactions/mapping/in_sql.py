@@ -201,8 +201,10 @@ def _counted(moment: Moment, given: str) -> Piece | None:
     factor = UNITS[moment.unit or "seconds"]
     if factor < 1:
         return None
-    origin = moment.origin.replace(tzinfo=ZoneInfo(moment.timezone))
-    start = int(origin.timestamp()) * 1_000_000 + origin.microsecond
+    start = 0
+    if moment.origin:
+        origin = moment.origin.replace(tzinfo=ZoneInfo(moment.timezone))
+        start = int(origin.timestamp()) * 1_000_000 + origin.microsecond
     digits = 17 - len(str(factor))
     return Piece(
         matches(given, f"[0-9]{{1,{min(digits, 16)}}}"),

@@ -61,7 +61,7 @@ class Moment:
         timezone: of times that do not say theirs.
         timezone_from: column with the time zone of each row.
         unit: of numbers, counted from ``origin``.
-        origin: 1970 where none is given.
+        origin: a local time; None: 1970 in UTC.
     """
 
     sources: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Moment:
     timezone: str = "UTC"
     timezone_from: str | None = None
     unit: str | None = None
-    origin: datetime = datetime(1970, 1, 1)
+    origin: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _moment(node: Node) -> Moment:
     )
     try:
         ZoneInfo(found.timezone)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise parts["timezone"].error(
             f"there is no time zone {found.timezone}", "Name it as IANA does: Europe/Berlin."
         ) from error

@@ -14,7 +14,7 @@ from ingestion.sources.transactions import contract
 from ingestion.sources.transactions.amounts import NO_FILE, Decimals, plain
 from ingestion.sources.transactions.contract import Number, Refused
 from ingestion.sources.transactions.mapping.spec import UNITS, Amount, Mapping, Moment, Text
-from ingestion.sources.transactions.settings import NULL_WORDS
+from ingestion.sources.transactions.settings import NULL_WORDS, TEXT_FIELDS
 from ingestion.texts import trim
 
 MADE = "#"  # before an id that is made of columns
@@ -51,6 +51,7 @@ def row_of(
     if is_skipped(mapping, texts):
         return None
     row: Fields = {name: _value(text, texts) for name, text in mapping.fields.items()}
+    row |= {name: str(row[name]) for name in TEXT_FIELDS if row.get(name) is not None}
     row["event_ts"] = _moment(mapping.moment, texts)
     amount, is_refund = _amount(mapping.amount, texts, decimals)
     row["amount"] = amount
@@ -87,7 +88,7 @@ def _value(text: Text, texts: dict[str, str | None]) -> str | None:
         found = by_value.get(trim(found).casefold(), found)
     if found is None:
         return text.default
-    return found if isinstance(found, Number) and text.key else str(found)
+    return found
 
 
 def _made_of(parts: list[str]) -> str:
@@ -138,7 +139,9 @@ def _local(at: datetime, zone: tzinfo, text: str) -> str:
 
 def _counted(moment: Moment, text: str, zone: tzinfo) -> str:
     number = plain(text)
-    origin = moment.origin.replace(tzinfo=zone).astimezone(timezone.utc)
+    origin = (
+        moment.origin.replace(tzinfo=zone).astimezone(timezone.utc) if moment.origin else _EPOCH
+    )
     try:
         if number is None:
             raise Refused("bad_timestamp", f"{contract.brief(contract.to_json(text))} is no number")
@@ -175,7 +178,7 @@ def zone_named(name: str) -> tzinfo:
             return timezone(-span if offset[0] == "-" else span)
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError):
         raise Refused("bad_timestamp", f"there is no time zone {contract.brief(name)}") from None
 
 
@@ -229,21 +232,25 @@ def number_of(amount: Amount, text: str | None, decimals: Decimals) -> Decimal |
 
 def bare_number(amount: Amount, text: str) -> tuple[str, bool]:
     """Digits and marks of a number alone, and whether it is negative."""
-    bare, negative = trim(text).replace("\u2212", "-"), False
-    if bare.startswith("(") and bare.endswith(")"):
-        bare, negative = trim(bare[1:-1]), True
-    for _ in range(2):  # a sign before a symbol, or after it
+    bare, sign = trim(text).replace("\u2212", "-"), ""
+    before = None
+    while bare != before:
+        before = bare
         for symbol in amount.symbols:
             if bare.casefold().startswith(symbol.casefold()):
                 bare = trim(bare[len(symbol) :])
             if bare.casefold().endswith(symbol.casefold()):
-                bare = trim(bare[: -len(symbol)])
-        if not negative and bare[:1] == "-":
-            bare, negative = trim(bare[1:]), True
-        elif not negative and bare[-1:] == "-":
-            bare, negative = trim(bare[:-1]), True
-        elif not negative and bare[:1] == "+":
-            bare = trim(bare[1:])
+                bare = trim(bare[: len(bare) - len(symbol)])
+        if sign:
+            continue
+        if bare.startswith("(") and bare.endswith(")"):
+            bare, sign = trim(bare[1:-1]), "-"
+        elif bare[:1] in ("+", "-"):
+            bare, sign = trim(bare[1:]), bare[:1]
+        elif bare[-1:] == "-":
+            bare, sign = trim(bare[:-1]), "-"
+    if sign and bare[:1] in ("+", "-"):
+        return text, False  # two signs are none
     if amount.thousands:
         bare = bare.replace(amount.thousands, "")
-    return bare, negative
+    return bare, sign == "-"
