@@ -82,10 +82,11 @@ format: $(READY)  ## let ruff and sqlfluff fix what they can
 	@$(BIN)/marquee deps
 	@$(BIN)/marquee scratch sqlfluff fix models tests snapshots
 
-bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3
+bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and pandas: ROWS=1000000 REPEATS=3 BEFORE=
 	@# for pandas alone, and apart: dlt imports SQLAlchemy where it finds it, and would start slower
 	@[ -d .venv/pandas ] || $(call install,.venv,--target .venv/pandas $(ALCHEMY))
-	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
+	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS)) \
+	  $(if $(BEFORE),--before $(BEFORE))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py

@@ -10,6 +10,9 @@ process and of the server's, which other work on the machine disturbs less than 
   ten columns only.
 - ``marquee``: ``marquee ingest transactions`` of the JSON Lines file as it was generated, with
   half a percent of lines that must be rejected; it makes schema and tables first.
+- ``mapped``: the rows that land as a CSV of a European bank's kind, through a mapping: names of its
+  own, days before months, local times, a decimal comma.
+- ``before``: the same as ``marquee`` by another checkout's code (``--before``), for comparison.
 - ``dlt``: a plain resource of dicts with dlt's defaults. It and pandas get the lines that land.
 - ``pandas``: ``to_sql`` with its defaults, for a tenth of the rows, scaled up. It needs SQLAlchemy,
   which ``make bench-ingest`` installs into a folder of its own, and is left out without it.
@@ -35,16 +38,49 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ingestion.pipeline import working_dir
 from ingestion.sources.transactions.settings import FIELDS
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.programs import program
 from ingestion.warehouse.target import Target
 
+CODE = Path(__file__).resolve().parent.parent
 SEED = 42
 MARQUEE = [sys.executable, "-m", "ingestion"]
 LAND = [*MARQUEE, "ingest", "transactions"]
 MODEL = "bench_model"  # database with the tables that COPY fills
+MAPPING = """\
+columns:
+  transaction_id: Referenz
+  event_ts: {from: Zeit, format: "%d.%m.%Y %H:%M:%S", timezone: Europe/Berlin}
+  user_id: Kunde
+  amount: {from: Betrag, decimal: ","}
+  merchant: Händler
+  category: Kategorie
+  city: Ort
+  status: {from: Stand, values: {Bezahlt: APPROVED}}
+  payment_method: Zahlart
+  currency: Währung
+"""
+MAPPED = """
+    copy (
+        select
+            transaction_id as "Referenz",
+            to_char(event_ts at time zone 'Europe/Berlin', 'DD.MM.YYYY HH24:MI:SS') as "Zeit",
+            user_id as "Kunde", replace(round(amount, 2)::text, '.', ',') as "Betrag",
+            merchant as "Händler", category as "Kategorie", city as "Ort",
+            replace(status, 'APPROVED', 'Bezahlt') as "Stand", payment_method as "Zahlart",
+            currency as "Währung"
+        from raw_transactions.transactions
+        where extract(year from event_ts) < 2099
+        union all
+        select transaction_id, '01.02.2024 10:00:00', user_id, '1,00', merchant, category, city,
+            status, payment_method, currency
+        from raw_transactions.transactions
+        where extract(year from event_ts) >= 2099
+    ) to stdout csv header delimiter ';'
+"""
 SLOW = ("dlt", "pandas")
 MANY = 2_000_000  # rows from which on the slow ways run once
 PANDAS_SHARE = 10
@@ -67,6 +103,7 @@ class Way:
     command: Callable[[Target], list[str]]
     template: str = "template0"
     rows: int = 0
+    code: Path = CODE
     runs: list[Run] = field(default_factory=list)
 
 
@@ -74,15 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="lines of the file")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way")
+    parser.add_argument("--before", type=Path, help="another checkout, whose code lands too")
     parser.add_argument("--only", nargs="*", help="ways to run, such as copy marquee")
     arguments = parser.parse_args()
     # the server's user must not need to enter it; psql reads the files itself
     with tempfile.TemporaryDirectory(prefix="marquee-bench-") as folder:
-        benchmark(Path(folder), arguments.rows, arguments.repeats, arguments.only)
+        benchmark(Path(folder), arguments)
 
 
-def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> None:
+def benchmark(folder: Path, arguments: argparse.Namespace) -> None:
     """Make the files, let every way run, print the table."""
+    rows, repeats, only = arguments.rows, arguments.repeats, arguments.only
     server = load_target()
     made, landing = folder / "made.jsonl", folder / "landing.jsonl"
     # in a process of its own: memory of this one would count as the others' (see _run)
@@ -92,6 +131,16 @@ def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> 
     landed = _others_files(server, made, folder, landing)
 
     ways = _ways(folder, made, landing, landed)
+    if arguments.before:
+        code = arguments.before.resolve()
+        landing_before = [sys.executable, "-m", "ingestion", "ingest", "transactions", str(made)]
+        ways["before"] = Way(
+            f"marquee ingest transactions, {code.name}",
+            lambda _: landing_before,
+            "template0",
+            landed,
+        )
+        ways["before"].code = code
     if not SQLALCHEMY.exists():
         print(f"pandas is left out: there is no SQLAlchemy in {SQLALCHEMY}.\n")
         del ways["pandas"]
@@ -100,7 +149,7 @@ def benchmark(folder: Path, rows: int, repeats: int, only: list[str] | None) -> 
         for name, way in ways.items():
             if turn == 0 or rows < MANY or name not in SLOW:
                 with _database(server, way.template) as target:
-                    way.runs.append(_run(way.command(target), target, folder))
+                    way.runs.append(_run(way.command(target), target, folder, way.code))
                     _check(target, way, name)
                 run = way.runs[-1]
                 print(
@@ -133,6 +182,11 @@ def _ways(folder: Path, made: Path, landing: Path, rows: int) -> dict[str, Way]:
         "marquee": Way(
             "marquee ingest transactions",
             lambda _: [*LAND, str(made)],
+            rows=rows,
+        ),
+        "mapped": Way(
+            "marquee ingest transactions, a mapped CSV",
+            lambda _: [*LAND, f"{folder}/mapped.csv", "--mapping", f"{folder}/mapped.yml"],
             rows=rows,
         ),
         "dlt": Way("dlt, dict rows, defaults", child("dlt"), rows=rows),
@@ -180,6 +234,9 @@ def _others_files(server: Target, made: Path, folder: Path, landing: Path) -> in
                         file,
                     )
             landed = cursor.rowcount
+            (folder / "mapped.yml").write_text(MAPPING)
+            with (folder / "mapped.csv").open("wb") as file:
+                cursor.copy_expert(MAPPED, file)
             cursor.execute("select _file_line from raw_transactions.rejects")
             rejected = {line for (line,) in cursor.fetchall()}
     with made.open("rb") as lines, landing.open("wb") as file:
@@ -187,12 +244,13 @@ def _others_files(server: Target, made: Path, folder: Path, landing: Path) -> in
     return landed
 
 
-def _run(command: list[str], target: Target, folder: Path) -> Run:
-    """Run a command to its end, with a folder of its own for what it keeps.
+def _run(command: list[str], target: Target, folder: Path, code: Path = CODE) -> Run:
+    """Run a command of a checkout to its end, with a folder of its own for what it keeps.
 
     Linux counts a process's memory from its parent's at the time of the fork: about 40 MB here.
     """
     _execute(target, "checkpoint")
+    shutil.rmtree(working_dir(target), ignore_errors=True)  # of the run before
     state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
     env = os.environ | target.libpq_env() | {"BENCH_STATE": str(state)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile hundreds of modules
@@ -205,7 +263,7 @@ def _run(command: list[str], target: Target, folder: Path) -> Run:
             stdout=output,
             stderr=output,
             # dlt looks for settings where it stands: the others run without the project's
-            cwd=Path(__file__).parent.parent if "ingestion" in command else state,
+            cwd=code if "ingestion" in command else state,
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

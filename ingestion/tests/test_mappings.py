@@ -386,7 +386,7 @@ def test_equal_rows_are_told_apart_and_keep_their_ids(tmp_path, monkeypatch):
         (COLUMNS.replace("when", "{from: when, timezone: Mars}"),
          "m.yml, line 1: columns.event_ts.timezone: there is no time zone Mars.\nName it as IANA"),
         (COLUMNS.replace("when", "{from: when, unit: weeks}"), "m.yml, line 1: columns.event_ts.u"),
-        (COLUMNS.replace("when", "{from: when, origin: '2024'}"), "m.yml, line 1: columns.event_ts."),
+        (COLUMNS.replace("when", "{from: when, origin: '2024'}"), "m.yml, line 1: columns.event"),
         (COLUMNS.replace("when", "{from: when, join: [a]}"), "m.yml, line 1: columns.event_ts: "),
         (COLUMNS.replace("who", "{from: who, constant: x}"), "m.yml, line 1: columns.user_id: "),
         (COLUMNS.replace("who", "{key: [who]}"), "m.yml, line 1: columns.user_id.key: "),

@@ -308,20 +308,30 @@ _OFFSET = "(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])?"
 
 
 class Piece(NamedTuple):
-    """A field in SQL: when its value is beyond doubt, and the typed value then."""
+    """A field in SQL.
+
+    Attributes:
+        condition: when its value is beyond doubt.
+        value: the typed value then.
+        checks: what both of them need, by name, so that it is worked out once.
+    """
 
     condition: str
     value: str
+    checks: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 def id_in_sql(field: str, text: str) -> Piece:
     """An id, from an expression that is text."""
-    condition = f"{matches(text, _ID)} and {text} not in ({_NULLS})"
     if field != "transaction_id":
-        return Piece(condition, text)
+        return Piece(matches(text, _ID), text)
     # without dashes it is one of Python's
-    condition = f"{condition} and not {matches(text, UUID_WITHOUT_DASHES)}"
-    return Piece(condition, f"case when {matches(text, UUID)} then lower({text}) else {text} end")
+    other = f"{matches(text, _ID)} and not {matches(text, UUID_WITHOUT_DASHES)}"
+    return Piece(
+        f"(is_uuid or ({other}))",
+        f"case when is_uuid then lower({text}) else {text} end",
+        {"is_uuid": matches(text, UUID)},
+    )
 
 
 def time_in_sql(text: str) -> Piece:
@@ -335,30 +345,32 @@ def amount_in_sql(text: str, decimals: Decimals, *, are_numbers: bool) -> Piece:
     return Piece(matches(text, pattern), f"try_cast({value} as decimal(18, 4))")
 
 
-def text_in_sql(text: str) -> Piece:
-    """A text, or null for what stands for no value."""
-    return Piece("", f"case when {text} in ({_NULLS}) then null else {text} end")
-
-
 def pieces(decimals: Decimals, *, are_numbers: bool) -> dict[str, Piece]:
     """The fields of a table whose columns are called as they are."""
     return {
         **{field: id_in_sql(field, field) for field in IDS},
         "event_ts": time_in_sql("event_ts"),
         "amount": amount_in_sql("amount", decimals, are_numbers=are_numbers),
-        **{field: text_in_sql(field) for field in TEXT_FIELDS},
+        **{field: Piece("", field) for field in TEXT_FIELDS},
     }
 
 
-def typed_by(fields: dict[str, Piece], source: str = "texts") -> str:
-    """The query that types a table of ``n`` (which line) and texts, null for none.
+def typed_by(fields: dict[str, Piece]) -> str:
+    """The query that types a table ``texts`` of ``n`` (which line) and texts, null for none.
 
-    It gives ``n`` and the typed row of the lines whose values are beyond doubt. Where event_ts
-    comes out null (30 February), there is doubt after all.
+    Words for no value are null in it already. The query gives ``n`` and the typed row of the lines
+    whose values are beyond doubt. Where event_ts comes out null (30 February), there is doubt after
+    all.
     """
     values = ", ".join(f"{fields[name].value} as {name}" for name in FIELDS)
     conditions = " and ".join(piece.condition for piece in fields.values() if piece.condition)
-    return f"select n, {values}, extra_fields from {source} where {conditions}"  # noqa: S608
+    checks = "".join(
+        f", {check} as {name}" for piece in fields.values() for name, check in piece.checks.items()
+    )
+    return (
+        f"select n, {values}, extra_fields from (select *{checks} from texts)"  # noqa: S608
+        f" where {conditions}"
+    )
 
 
 def matches(text: str, pattern: str) -> str:
@@ -369,6 +381,3 @@ def matches(text: str, pattern: str) -> str:
 def quoted(text: str) -> str:
     """A text of SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-_NULLS = ", ".join(quoted(word) for word in NULL_WORDS)

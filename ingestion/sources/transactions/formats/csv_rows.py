@@ -95,7 +95,7 @@ class CsvChunk:
             if name in wanted
         }
         fields["extra_fields"] = _json_of([(names[at], table[at]) for at in extra], table.num_rows)
-        yield texts(table["n"], fields, wanted)
+        yield texts(table["n"], fields, self.header.rules)
 
     def fields(self, at: int) -> Record | None:
         if at in self._records.refused:

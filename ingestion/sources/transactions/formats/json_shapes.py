@@ -126,7 +126,7 @@ class Shape:
         ]
         fields["extra_fields"] = _json_of(extra, found, table.num_rows)
         wanted = [value.wanted for value in numbers if value.wanted]
-        return _only(texts(table["n"], fields, rules.names, wanted), good)
+        return _only(texts(table["n"], fields, rules, wanted), good)
 
 
 def _only(table: pa.Table, conditions: list[pa.ChunkedArray]) -> pa.Table:

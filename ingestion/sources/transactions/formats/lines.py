@@ -12,11 +12,12 @@ from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from ingestion.errors import UserError
 from ingestion.sources.transactions.encoding import BOM, as_utf8
-from ingestion.sources.transactions.mapping.names import Names
+from ingestion.sources.transactions.mapping.rules import Rules
 from ingestion.sources.transactions.settings import CHUNK_BYTES, MAX_LINE_BYTES
 
 NUL, LF, CR, QUOTE, BACKSLASH, SPACE = b'\0\n\r"\\ '
@@ -235,7 +236,7 @@ def columns(
 def texts(
     n: pa.Array | pa.ChunkedArray,
     values: dict[str, pa.Array | pa.ChunkedArray],
-    names: Names,
+    rules: Rules,
     numbers: Iterable[str] = (),
 ) -> pa.Table:
     """A table for ``contract.typed_by``: each line's number, its values as text, null for none.
@@ -243,12 +244,27 @@ def texts(
     Args:
         n: numbers of the lines.
         values: by name, ``extra_fields`` among them.
-        names: what is wanted; a name that is not among the values is null in all lines.
+        rules: what is wanted; a name that is not among the values is null in all lines, and so
+            are words for no value.
         numbers: which values were numbers, so that no mark of theirs parts thousands.
     """
     nothing = pa.nulls(len(n), pa.string())
-    columns = {name: values.get(name, nothing) for name in (*names.wanted, "extra_fields")}
+    columns = {
+        name: _or_null(values[name], rules.nulls) if name in values else nothing
+        for name in rules.names.wanted
+    }
+    columns["extra_fields"] = values.get("extra_fields", nothing)
     return pa.table({"n": n, **columns}, metadata={NUMBERS: "\0".join(numbers)})
+
+
+def _or_null(column: pa.ChunkedArray, nulls: tuple[str, ...]) -> pa.ChunkedArray:
+    """A column without the texts that stand for no value; most have none as short as these."""
+    longest = max(map(len, nulls))
+    is_short = pc.less_equal(pc.binary_length(column), longest)
+    if not pc.any(is_short).as_py():
+        return column
+    found = pc.is_in(column, pa.array(nulls, column.type))
+    return pc.if_else(found, None, column) if pc.any(found).as_py() else column
 
 
 def numbers_of(table: pa.Table) -> frozenset[str]:

@@ -58,7 +58,7 @@ class ParquetChunk:
                 whole = pc.match_substring_regex(values[name], f"^{contract.WHOLE}$")
                 values = values.filter(pc.fill_null(whole, True))
         fields = {name: values[name] for name in self._values.column_names}
-        yield texts(values["n"], fields, self._rules.names, self._numbers)
+        yield texts(values["n"], fields, self._rules, self._numbers)
 
     def fields(self, at: int) -> Record | None:
         if at in self._not_utf8:

@@ -16,12 +16,11 @@ from ingestion.sources.transactions.contract import (
     id_in_sql,
     matches,
     quoted,
-    text_in_sql,
     time_in_sql,
 )
 from ingestion.sources.transactions.mapping.spec import UNITS, Amount, Mapping, Moment, Text
 from ingestion.sources.transactions.mapping.values import MADE, SEPARATOR
-from ingestion.sources.transactions.settings import IDS, NULL_WORDS, TEXT_FIELDS
+from ingestion.sources.transactions.settings import IDS, TEXT_FIELDS
 
 _YEARS = range(1970, 2100)
 _MONTHS = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
@@ -44,7 +43,6 @@ _SHORT = {
     "%I": "(0?[1-9]|1[0-2])",
 }
 _ASCII = "[ -~]*"
-_NULLS = ", ".join(quoted(word) for word in NULL_WORDS)
 
 
 def pieces(
@@ -77,18 +75,8 @@ def pieces(
     return fields
 
 
-def source(mapping: Mapping) -> str:
-    """The table that the pieces read: words for no value are null in it."""
-    columns = "".join(
-        f", case when {named(name)} in ('', {_NULLS}) then null else {named(name)} end"
-        f" as {named(name)}"
-        for name in mapping.names.wanted
-    )
-    return f"(select n, extra_fields{columns} from texts)"  # noqa: S608 - quoted
-
-
 def named(name: str) -> str:
-    """A column of the mapping in SQL."""
+    """A column of the mapping in SQL; words for no value are null in it, and empty texts too."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -122,8 +110,11 @@ def _text(name: str, text: Text) -> Piece:
         found = f"case lower(trim({found})) {cases} else {found} end"
     if text.default is not None:
         found = f"coalesce({found}, {quoted(text.default)})"
-    piece = id_in_sql(name, f"({found})") if name in IDS else text_in_sql(f"({found})")
-    return Piece(" and ".join(part for part in (condition, piece.condition) if part), piece.value)
+    if name not in IDS:
+        return Piece(condition, found)
+    piece = id_in_sql(name, f"({found})")
+    condition = " and ".join(part for part in (condition, piece.condition) if part)
+    return piece._replace(condition=condition)
 
 
 # Times

@@ -12,7 +12,7 @@ from ingestion.sources.transactions.amounts import NO_FILE, Decimals
 from ingestion.sources.transactions.mapping import in_sql, values
 from ingestion.sources.transactions.mapping.names import NamedTwice, Names
 from ingestion.sources.transactions.mapping.spec import Mapping
-from ingestion.sources.transactions.settings import IDS, MANDATORY
+from ingestion.sources.transactions.settings import IDS, MANDATORY, NULL_WORDS
 
 _REMEDY = (
     "Name the columns in the first line as the contract does, or let Marquee write a mapping:"
@@ -29,11 +29,13 @@ class Rules(Protocol):
         amounts: those that are amounts.
         decimal: the mark before decimals, where it is known beforehand.
         mapping: None for the contract's own columns.
+        nulls: texts that stand for no value.
         makes_ids: whether ids are made of columns, so that equal rows have to be told apart.
     """
 
     names: Names
     makes_ids: bool
+    nulls: tuple[str, ...]
     ids: tuple[str, ...]
     amounts: tuple[str, ...]
     decimal: str | None
@@ -69,6 +71,7 @@ class ContractRules:
     decimal: str | None = None
     mapping: Mapping | None = None
     makes_ids = False
+    nulls: tuple[str, ...] = NULL_WORDS
 
     def row(
         self,
@@ -100,6 +103,8 @@ class ContractRules:
 class MappedRules:
     """The columns of a mapping."""
 
+    nulls: tuple[str, ...] = ("", *NULL_WORDS)
+
     def __init__(self, mapping: Mapping) -> None:
         self.mapping: Mapping | None = mapping
         self._mapping = mapping
@@ -119,7 +124,7 @@ class MappedRules:
 
     def query(self, decimals: Decimals, numbers: frozenset[str]) -> str | None:
         pieces = in_sql.pieces(self._mapping, decimals, numbers)
-        return contract.typed_by(pieces, in_sql.source(self._mapping)) if pieces else None
+        return contract.typed_by(pieces) if pieces else None
 
     def bare_amount(self, text: str) -> str:
         return values.bare_number(self._mapping.amount, text)[0]
