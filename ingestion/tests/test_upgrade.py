@@ -23,6 +23,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion import raw_tables
+from ingestion.errors import UserError
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import execute, reachable_folder
 from ingestion.warehouse.embedded import Server
@@ -222,6 +223,50 @@ def test_raw_tables_of_an_older_release_get_its_columns(edited: Edited) -> None:
     )
     edited.marquee("ingest", "transactions", str(edited.folder / "t.jsonl"))
     assert edited.one(rows) == before + 1
+
+
+VIEWS = """
+    create view public.mine with (security_barrier = true) as
+        select user_id, amount from raw_transactions.transactions;
+    create view public."My other" as select max(user_id) as "User" from public.mine;
+    comment on view public.mine is 'whose';
+    comment on column public."My other"."User" is 'it''s he';
+    grant select on public.mine to public;
+"""
+
+
+def test_an_id_that_was_a_number_becomes_text_and_views_stay(edited: Edited) -> None:
+    edited.execute("""
+        drop view staging.stg_transactions__transactions cascade;
+        alter table raw_transactions.transactions
+            alter column user_id type bigint using user_id::bigint;
+    """)
+    edited.execute(VIEWS)
+    of_views = (
+        "select relname, reloptions, relacl::text, pg_get_userbyid(relowner),"
+        " obj_description(oid, 'pg_class'), col_description(oid, 1)"
+        " from pg_class where relnamespace = 'public'::regnamespace and relkind = 'v' order by 1"
+    )
+    ids = "select md5(string_agg(user_id::text, ',' order by _dlt_load_id, _file_line)) from"
+    views, rows = edited.rows(of_views), edited.one(f"{ids} raw_transactions.transactions")
+    edited.execute("create materialized view public.kept as select user_id from public.mine")
+    with pytest.raises(UserError, match=r"public.kept reads raw_transactions.transactions.user_id"):
+        raw_tables.bring_forward(edited.target)
+    assert edited.rows(of_views) == views
+    edited.execute("drop materialized view public.kept")
+
+    column = "raw_transactions.transactions.user_id"
+    assert raw_tables.bring_forward(edited.target) == [column]
+    assert not raw_tables.bring_forward(edited.target)
+    assert edited.one(f"{ids} raw_transactions.transactions") == rows
+    assert edited.rows(of_views) == views
+    assert edited.one('select pg_typeof("User")::text from public."My other"') == "text"
+
+    edited.dbt("run", "--select", "staging.transactions", "int_transactions__checked")
+    line = {"transaction_id": "ch_1", "event_ts": "2024-03-01T10:00:00Z", "user_id": "cus_1"}
+    (edited.folder / "t.jsonl").write_text(json.dumps(line | {"amount": 5}))
+    edited.marquee("ingest", "transactions", str(edited.folder / "t.jsonl"))
+    assert edited.one("select count(*) from public.mine where user_id = 'cus_1'") == 1
 
 
 @pytest.fixture
