@@ -13,7 +13,8 @@ import signal
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -107,6 +108,18 @@ def execute(target: Target, statement: sql.Composable) -> None:
             cursor.execute(statement)
     finally:
         connection.close()
+
+
+def query_of(database: Target) -> Callable[[str], list[tuple]]:
+    """Asks a database about raw transactions."""
+
+    def run(text: str) -> list[tuple]:
+        with closing(database.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute("set search_path to raw_transactions; set timezone to 'UTC'")
+            cursor.execute(text)
+            return cursor.fetchall()
+
+    return run
 
 
 @pytest.fixture(scope="session")

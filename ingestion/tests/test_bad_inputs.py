@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -49,6 +50,10 @@ def raw(**changes: str) -> str:
     return "{" + ", ".join(f'"{k}": {v}' for k, v in pairs.items()) + "}"
 
 
+def envelope(**around: object) -> str:
+    return json.dumps(around)
+
+
 def parquet(*rows: dict) -> bytes:
     """Good rows with some fields changed, each the same ones."""
     out = io.BytesIO()
@@ -79,11 +84,23 @@ def octets(*values: bytes) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), parts)
 
 
-def zipped() -> bytes:
+def zipped(method: int = zipfile.ZIP_STORED, **files: str) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("x.jsonl", line())
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.mkdir("folder")
+        archive.writestr("__MACOSX/._x", b"of macOS")
+        for name, content in files.items():
+            archive.writestr(name, content)
     return out.getvalue()
+
+
+def encrypted(archive: bytes) -> bytes:
+    """The archive with the mark of a password on each file."""
+    for magic, at in ((b"PK\x03\x04", 2), (b"PK\x01\x02", 4)):
+        pieces = archive.split(magic)
+        marked = [bytes([*piece[:at], piece[at] | 1, *piece[at + 1 :]]) for piece in pieces[1:]]
+        archive = magic.join([pieces[0], *marked])
+    return archive
 
 
 def unreadable(path: Path) -> None:
@@ -178,10 +195,8 @@ BAD_INPUTS: list[File | Rows] = [
         "x.jsonl",
         bytes(range(128, 256)) * 9 + b"\n",
         "{}: 1 of 1 lines cannot land, 1 of them because the line is not UTF-8 (line 1: not_utf8)."
-        " Nothing of it has landed.\n" + CORRECT,
+        " Nothing of it has landed.\nIs it in another encoding? Convert it: ...",
     ),
-    File("UTF-16", "x.jsonl", line().encode("utf-16"), "{} is UTF-16.\nSave it as UTF-8."),
-    File("UTF-16 CSV", "x.csv", f"{HEAD}\n{ROW}".encode("utf-16"), "{} is UTF-16.\nSave it..."),
     File(
         "a web page",
         "x.jsonl",
@@ -198,18 +213,33 @@ BAD_INPUTS: list[File | Rows] = [
         " marquee ingest transactions FILE --suggest",
     ),
     File(
-        "one JSON array",
+        "a JSON array cut off",
         "x.json",
-        json.dumps([GOOD, GOOD]).encode(),
-        "{}: 1 of 1 lines cannot land, ... not an object (line 1: not_object). Nothing ...\n"
-        "It looks like one JSON array: give one transaction a line (jq -c '.[]').",
+        json.dumps([GOOD, GOOD]).encode()[:-20],
+        "{} is cut off: its JSON ends amid a value, at line 1, column 265.\nCopy it again.",
     ),
     File(
-        "one JSON array over lines",
+        "a JSON array cut off between its lines",
         "x.json",
-        json.dumps([GOOD], indent=1).encode(),
-        "{}: 9 of 9 lines cannot land, 9 of them because the line is not JSON ...\n"
-        "It looks like one JSON array: give one transaction a line (jq -c '.[]').",
+        f"[\n{line()},\n".encode(),
+        "{} is cut off: its JSON ends amid a value, at line 3, column 1.\nCopy it again.",
+    ),
+    File(
+        "a JSON array with a line that is no JSON",
+        "x.json",
+        f"[\n{line()},\n{line(amount=1)[:-1]},\n{line()}\n]".encode(),
+        "{} is no whole JSON document: expecting property name enclosed in double quotes,"
+        " at line 4, column 1.\nCorrect it, or give one transaction a line (JSON Lines).",
+    ),
+    File(
+        "JSON with two lists",
+        "x.json",
+        json.dumps({"charges": [GOOD], "more": {"refunds": [GOOD]}}).encode(),
+        "{} has several lists of objects: charges, more.refunds.\n"
+        "Write the one with the transactions to a file of its own: jq '.more.refunds'",
+    ),
+    File(
+        "a page without rows", "x.json", b'{"data": [], "has_more": false}', "{} is empty: ...\n..."
     ),
     File(
         "CSV by the name of JSON",
@@ -235,7 +265,79 @@ BAD_INPUTS: list[File | Rows] = [
         f"{HEAD}\n{ROW}\n{ROW}\r{ROW}\r{ROW}\n".encode(),
         "{} has Macintosh line ends (CR alone) on line 3.\nSave it with LF or CRLF line ends...",
     ),
-    File("a zip archive", "x.jsonl", zipped(), "{} is a zip archive.\nUnpack it, or pack it..."),
+    # Encodings
+    *(
+        File(
+            f"CSV in {encoding}",
+            "x.csv",
+            f"{HEAD}\n{ROW.replace('Lyon', city)}\n".encode(encoding),
+            "{} is not UTF-8, nor Windows-1252.\n"
+            "Convert it: iconv -f ENCODING -t UTF-8 {} > utf8.csv (ENCODING: GB18030, ...)",
+        )
+        for encoding, city in [
+            *(("gb18030", "上海"), ("big5", "台北車站"), ("shift_jis", "大阪の店")),
+            *(("euc_jp", "東京タワー"), ("euc_kr", "부산"), ("cp1251", "Пятёрочка")),
+            *(("koi8_r", "Москва"), ("mac_roman", "Orléans"), ("cp850", "Málaga")),
+            *(("iso8859_2", "Wrocław"), ("iso8859_7", "Αθήνα"), ("cp1256", "القاهرة")),
+        ]
+    ),
+    File(
+        "CSV in ISO-2022-JP",
+        "x.csv",
+        f"{HEAD}\n{ROW.replace('Lyon', '東京')}\n".encode("iso2022_jp"),
+        "{} is not UTF-8 but ISO-2022-JP, it seems.\nConvert it: ...",
+    ),
+    File(
+        "JSON Lines in Windows-1252",
+        "x.jsonl",
+        raw(city='"Orléans"').encode("cp1252"),
+        "{}: 1 of 1 lines cannot land, ... not UTF-8 (line 1: not_utf8). Nothing of it has ...\n"
+        "Is it in another encoding? Convert it: iconv -f ITS-ENCODING -t UTF-8",
+    ),
+    # Archives
+    File("an empty zip archive", "x.zip", zipped(), "{} is an archive without a file in it.\n..."),
+    File(
+        "a zip archive of two files",
+        "x.zip",
+        zipped(a=line(), b=line(user_id=8)),
+        "{} holds 2 files: a, b.\nUnpack it, and give the files, or their folder.",
+    ),
+    File(
+        "a zip archive with a password",
+        "x.zip",
+        encrypted(zipped(a=line())),
+        "{} is encrypted.\nUnpack it with its password, and give the file.",
+    ),
+    File(
+        "a zip archive that is cut off",
+        "x.zip",
+        zipped(a=line() * 99)[:-30],
+        "{} is not a whole zip file: File is not a zip file.\nCopy it again.",
+    ),
+    File(
+        "a zip archive with a damaged file",
+        "x.zip",
+        zipped(a=f"{HEAD}\n{ROW}").replace(b"Lyon", b"Lyom"),
+        "{} is not a whole zip file: Bad CRC-32 for file 'a'.\nCopy it again.",
+    ),
+    File(
+        "a zip archive that unpacks to one endless line",
+        "x.zip",
+        zipped(zipfile.ZIP_DEFLATED, a="x" * (90 << 20)),
+        "{} has a line of more than 64 MiB.\nGive one transaction a line.",
+    ),
+    File(
+        "bzip2 cut short",
+        "x.jsonl.bz2",
+        bz2.compress(f"{line()}\n".encode())[:-9],
+        "{} is not a whole bzip2 file: ...\nCopy it again.",
+    ),
+    File(
+        "packed again and again",
+        "x.csv",
+        gzip.compress(gzip.compress(gzip.compress(gzip.compress(HEAD.encode())))),
+        "{} is packed more than 3 times.\nUnpack it.",
+    ),
     # Broken files
     File(
         "gzip cut short",
@@ -349,6 +451,9 @@ BAD_INPUTS: list[File | Rows] = [
     bad_line("two on a line", line() + line(), "not_json", "at character 141"),
     bad_line("not a number", raw(amount="NaN"), "not_json", "NaN is not JSON at character 1"),
     bad_line("no end of nesting", "[" * 100_000, "not_json", "too deep"),
+    bad_line("deleted", envelope(op="d", after=None), "deleted", "lands no row"),
+    bad_line("deleted, by Kafka Connect", envelope(payload=None, schema=None), "deleted", "no row"),
+    bad_line("in no envelope that is known", envelope(x=GOOD, y=GOOD), "missing_field", "n_id"),
     bad_line("a list", f"[{line()}]", "not_object", "not an object"),
     bad_line("a field twice", raw(city='1, "city": 2'), "duplicate_field", "city"),
     bad_line("a field left out", line(user_id=...), "missing_field", "user_id"),

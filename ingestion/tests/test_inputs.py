@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import http.server
@@ -357,8 +358,14 @@ def pipe_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
         (b"\xef\xbb\xbf" + csv(1, 2).replace(b",", b";"), 2),
         (gzip.compress(csv(1, 2)), 2),
         (parquet(1, 2), 1),
+        (csv(1, 2).decode().encode("utf-16"), 2),
+        (json.dumps([row(1), row(2)], indent=1).encode(), 1),
+        (bz2.compress(csv(1, 2)), 2),
     ],
-    ids=["jsonl", "jsonl.gz", "csv", "csv with a mark", "csv.gz", "parquet"],
+    ids=[
+        *("jsonl", "jsonl.gz", "csv", "csv with a mark", "csv.gz", "parquet"),
+        *("UTF-16", "a JSON array", "csv.bz2"),
+    ],
 )
 def test_standard_input_is_what_it_looks_like(land, query, pipe_in, content, first_line):
     pipe_in(content)
@@ -390,7 +397,7 @@ def test_standard_input_lands_once_by_content(land, query, pipe_in, tmp_path):
     [
         (b"", "<stdin> is empty"),
         (b"nonsense\n" * 3, "<stdin>: 3 of 3 lines cannot land"),
-        (jsonl(1).decode().encode("utf-16"), "<stdin> is UTF-16"),
+        (b"[" + jsonl(1), "<stdin> is cut off"),
         (gzip.compress(jsonl(*range(99)))[:-20], "<stdin> is not a whole gzip file"),
     ],
 )

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Literal
 
+from ingestion.encodings import check_western, decoded, wide_encoding
 from ingestion.errors import UserError
 from ingestion.sources.brands.settings import (
     DELIMITERS,
@@ -50,35 +51,19 @@ def content_of(path: Path, name: str) -> bytes:
 def decode(content: bytes, name: str) -> list[str]:
     """The physical lines.
 
-    UTF-16 is told by its mark or its zeros. Other lines are UTF-8, else cp1252, one by one: files
-    pasted together from both exist.
+    Raises:
+        UserError: it is not text, or in an encoding that cannot be told.
     """
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _utf16_lines(content, "utf-16")
-    if b"\x00" in content:
-        zeros = content[:200:2].count(0), content[1:200:2].count(0)
-        if max(zeros) <= 4 * min(zeros) + 1:
-            raise UserError(
-                f"{name} is not a text file.\nSave the table as CSV (UTF-8) and give that file."
-            )
-        encoding = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-        return _utf16_lines(content, encoding)
+    if encoding := wide_encoding(content):
+        text = content.decode(encoding, errors="replace").replace("\0", "")  # PostgreSQL has no NUL
+        return re.split(r"\r\n|\r|\n", text)
+    if b"\0" in content:
+        raise UserError(
+            f"{name} is not a text file.\nSave the table as CSV (UTF-8) and give that file."
+        )
+    check_western([content], name)
     content = content.removeprefix(b"\xef\xbb\xbf")
-    return [_decode_line(line) for line in re.split(rb"\r\n|\r|\n", content)]
-
-
-def _utf16_lines(content: bytes, encoding: str) -> list[str]:
-    text = content.decode(encoding, errors="replace").replace("\x00", "")  # PostgreSQL takes no NUL
-    return re.split(r"\r\n|\r|\n", text)
-
-
-def _decode_line(line: bytes) -> str:
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            return line.decode(encoding)
-        except UnicodeDecodeError:
-            pass
-    return line.decode("latin-1")  # cp1252 leaves five bytes undefined
+    return [decoded(line) for line in re.split(rb"\r\n|\r|\n", content)]
 
 
 def has_text(line: str) -> bool:

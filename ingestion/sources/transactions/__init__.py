@@ -1,4 +1,4 @@
-"""Card transactions from files: JSON Lines, CSV (both plain or gzip) and Parquet.
+"""Card transactions from files: JSON, CSV and Parquet, perhaps packed (see ``inputs``).
 
 Three tables in ``raw_transactions``, all append-only: ``transactions`` (typed rows), ``rejects``
 (lines that cannot be typed or identified, as they stood, with the reason) and ``files`` (the
@@ -83,19 +83,19 @@ def ingest(
             todo = plan.make_plan(inbox.receive(found), landed, inbox, asked)
             report.notes += inbox.notes
             if todo.files:
-                _land(todo, pipeline, report)
+                _land(todo, pipeline, report, inbox.prepared)
     report.notes += todo.notes
     report.seconds = time.monotonic() - began
     _complain(todo, report)
     return report
 
 
-def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport) -> None:
+def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport, copies: Path) -> None:
     from ingestion.sources.transactions.landing.files import Landing
 
     share = _max_reject_share()
     with open_load(pipeline) as copy:
-        landing = Landing(plan, copy, share)
+        landing = Landing(plan, copy, share, copies)
         landing.read()
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files

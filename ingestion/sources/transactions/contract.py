@@ -17,13 +17,16 @@ import json
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ingestion.sources.transactions.amounts import NO_FILE, Decimals, in_sql, plain, readings
+from ingestion.sources.transactions.envelopes import Deleted, unwrapped
 from ingestion.sources.transactions.mapping.names import NamedTwice, Names
 from ingestion.sources.transactions.settings import (
     FIELDS,
     IDS,
+    MANDATORY,
     MAX_ID_LENGTH,
     NULL_WORDS,
     REASONS,
@@ -93,7 +96,19 @@ def fields_of_json(line: bytes, names: Names) -> tuple[dict[str, Any], Object]:
         raise Refused("not_json", f"{error.msg} at character {error.pos + 1}") from None
     if not isinstance(found, Object):
         raise Refused("not_object")
-    return fields_of_pairs(found, names)
+    try:
+        return fields_of_pairs(unwrapped(found, partial(_mandatory_in, names)), names)
+    except Deleted:
+        raise Refused("deleted") from None
+
+
+def _mandatory_in(names: Names, found: list[str]) -> int:
+    """How many of the names are of mandatory fields; of a mapping, of its columns."""
+    try:
+        wanted = [name for name in names.layout(found) if name]
+    except NamedTwice:
+        return len(found)
+    return sum(name in MANDATORY for name in wanted) if names is NAMES else len(wanted)
 
 
 def fields_of_pairs(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from ingestion.encodings import decoded
 
 BOM = b"\xef\xbb\xbf"
 
 
 def as_utf8(line: bytes) -> bytes:
     """Return a line of CSV as UTF-8; read it as Windows-1252 if it is not valid UTF-8."""
-    for encoding in ("utf-8", "cp1252", "latin-1"):  # cp1252 leaves five bytes undefined
-        with suppress(UnicodeDecodeError):
-            return line.decode(encoding).encode()
-    raise AssertionError("Latin-1 takes any byte")
+    return decoded(line).encode()
 
 
 def readable(line: bytes) -> str:

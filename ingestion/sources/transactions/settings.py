@@ -28,6 +28,7 @@ REASONS = {
     "not_utf8": "the line is not UTF-8",  # of JSON and Parquet; CSV is read as Windows-1252 then
     "not_json": "the line is not JSON",
     "not_object": "the line is JSON, but not an object",
+    "deleted": "the line says that a transaction was deleted, which lands no row",
     "duplicate_field": "the line has a field of the contract twice",
     "not_csv": "the line is not CSV",
     "column_count": "the line has another number of columns than the header",
@@ -49,6 +50,7 @@ PATTERNS = (
     *("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet"),
 )
 
+HEADER_WITHIN = 50  # lines of CSV among which its header is looked for
 CHUNK_BYTES = 8 << 20  # read and typed at a time; the reader's memory is a few times this
 MAX_LINE_BYTES = 64 << 20  # beyond this it is no line but a file without line ends
 # Lines of CSV that a quoted value joins to one record. Longer texts than a letter are no part of a
@@ -56,4 +58,5 @@ MAX_LINE_BYTES = 64 << 20  # beyond this it is no line but a file without line e
 MAX_RECORD_LINES = 1_000
 MAX_RECORD_BYTES = 1 << 20
 HELD_ROWS = 50_000  # of a file in memory until its share of rejects is known; more are sent before
+MIN_FREE_BYTES = 512 << 20  # room on the disk that copies leave
 COPY_AHEAD = 2  # pieces on their way to the server while the next one is read

@@ -9,6 +9,7 @@ refused, and each line after it stands for itself.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -39,14 +40,16 @@ class Header(NamedTuple):
             lower case.
         delimiter: one character.
         rules: what becomes of a record.
+        line: 1-based number of its line.
     """
 
     names: list[str]
     delimiter: str
     rules: Rules
+    line: int = 1
 
     @classmethod
-    def of(cls, line: bytes, file: str, rules: Rules) -> Header:
+    def of(cls, line: bytes, file: str, rules: Rules, at: int = 1) -> Header:
         """The header in a line; the delimiter is what gives most wanted fields, or most at all.
 
         Raises:
@@ -57,7 +60,11 @@ class Header(NamedTuple):
         layout = rules.names.layout(names)
         others = names if rules.mapping else [name.lower() for name in names]
         known = [wanted or other for wanted, other in zip(layout, others, strict=True)]
-        return cls(known, delimiter, rules)
+        return cls(known, delimiter, rules, at)
+
+    def lines_in(self, block: Block) -> int:
+        """Number of lines of a block that are the header or above it."""
+        return min(max(0, self.line + 1 - block.first), len(block))
 
 
 def names_of(line: bytes, wanted: Names) -> tuple[list[str], str]:
@@ -65,7 +72,13 @@ def names_of(line: bytes, wanted: Names) -> tuple[list[str], str]:
     text = as_utf8(line).decode().rstrip("\r\n").translate({0: " ", 13: " "})
     words = {word(name) for name in wanted.wanted}
     found = (
-        ([trim(name) for name in next(csv.reader([text], delimiter=mark), [])], mark)
+        (
+            [
+                trim(name)
+                for name in next(csv.reader([text], delimiter=mark, skipinitialspace=True), [])
+            ],
+            mark,
+        )
         for mark in ",;\t|"
     )
     return max(found, key=lambda each: (len(words & {word(n) for n in each[0]}), len(each[0])))
@@ -81,11 +94,13 @@ class Records:
     Attributes:
         longer: number of lines of those that span lines.
         refused: why a line whose quote stays open is no record.
+        by_hand: lines with blanks before a quote, which Python takes apart.
         waits: the line of a record that the block ends within; None if there is none.
     """
 
     longer: dict[int, int] = field(default_factory=dict)
     refused: dict[int, Refused] = field(default_factory=dict)
+    by_hand: list[int] = field(default_factory=list)
     waits: int | None = None
 
     @classmethod
@@ -93,18 +108,21 @@ class Records:
         """The records of a block.
 
         Args:
-            block: of which line 1, if it is there, is the header.
+            block: of which lines up to the header are none of a record.
             header: of the file.
             is_last: whether the file ends with the block, so that nothing waits.
         """
-        found, at = cls(), int(block.first == 1)
+        found, at = cls(), header.lines_in(block)
         delimiter = header.delimiter
         for start in _perhaps_open(block, delimiter).tolist():
             if start < at:
                 continue
             try:
-                if not _is_open(_text(block, start), delimiter):
-                    values_of(_text(block, start), delimiter)
+                text = _text(block, start)
+                if not _is_open(text, delimiter):
+                    values_of(text, delimiter)
+                    if _has_spaced_quotes(text, delimiter):
+                        found.by_hand.append(start)
                     continue
                 lines = _lines_of(block, start, header, is_last=is_last)
             except Refused as refusal:
@@ -125,13 +143,25 @@ def values_of(text: str, delimiter: str) -> list[str]:
         Refused: a quote stays open, or closes amid a value (another dialect writes quotes as
             ``\\"``, and which of the two was meant nobody knows).
     """
-    records = csv.reader([text, ""], delimiter=delimiter, strict=True)
+    skips = _has_spaced_quotes(text, delimiter)
+    records = csv.reader([text, ""], delimiter=delimiter, strict=True, skipinitialspace=skips)
     try:
-        return next(records)
+        values = next(records)
     except csv.Error as error:
         is_open = records.line_num > 1
         detail = "a quote is never closed" if is_open else _CLOSED if '"' in text else str(error)
         raise Refused("not_csv", detail) from None
+    if '\\"' in text and any('"' in value for value in values):
+        raise Refused("not_csv", "a quote follows a backslash; within quotes write it twice")
+    return values
+
+
+def _has_spaced_quotes(text: str, delimiter: str) -> bool:
+    """Whether a value in quotes has blanks before it, as in ``a, "b, c"``."""
+    if ' "' not in text:
+        return False
+    values = next(csv.reader(re.split("(?<=\n)", text), delimiter=delimiter), [])
+    return any(value[:1] == " " and value.lstrip(" ")[:1] == '"' for value in values)
 
 
 def is_transaction(text: str, header: Header) -> bool:
@@ -181,7 +211,8 @@ def _text(block: Block, at: int) -> str:
 
 
 def _is_open(text: str, delimiter: str) -> bool:
-    reader = csv.reader([text, ""], delimiter=delimiter)
+    skips = _has_spaced_quotes(text, delimiter)
+    reader = csv.reader([text, ""], delimiter=delimiter, skipinitialspace=skips)
     next(reader)
     return reader.line_num > 1
 
@@ -202,7 +233,8 @@ def _lines_of(block: Block, start: int, header: Header, *, is_last: bool) -> int
             yield _text(block, at)
         ran_out = True
 
-    reader = csv.reader(texts(), delimiter=header.delimiter, strict=True)
+    skips = _has_spaced_quotes(_text(block, start), header.delimiter)
+    reader = csv.reader(texts(), delimiter=header.delimiter, strict=True, skipinitialspace=skips)
     try:
         values = next(reader)
     except csv.Error:

@@ -65,7 +65,7 @@ class CsvChunk:
 
     def pieces(self) -> np.ndarray:
         is_start = np.ones(len(self.block), bool)
-        is_start[: int(self.first == 1)] = False
+        is_start[: self.header.lines_in(self.block)] = False
         for start, lines in self._records.longer.items():
             is_start[start + 1 : start + lines] = False
         found = np.flatnonzero(is_start)
@@ -79,7 +79,8 @@ class CsvChunk:
 
     def texts(self, left: Left, _: list[Shape]) -> Iterator[pa.Table]:
         """The values of the records that are one line each."""
-        others = np.array([*self._records.longer, *self._records.refused], np.int64)
+        records = self._records
+        others = np.array([*records.longer, *records.refused, *records.by_hand], np.int64)
         others = np.union1d(self.block.odd, others)
         lines = np.setdiff1d(left.pieces, others, assume_unique=True)
         names, wanted = self.header.names, self.header.rules.names
@@ -119,8 +120,7 @@ def csv_chunks(file: SourceFile, data: Readable) -> Iterator[CsvChunk]:
     waiting: Block | None = None
     for block in blocks(data, file.name, *_landed_records(file)):
         if header is None:
-            line = block.line(0) if block.first == 1 else _first_line(file)
-            header = Header.of(line, file.name, file.rules)
+            header = _header_of(file, block)
         if waiting:
             block = Block(waiting.data + block.data, waiting.first)  # noqa: PLW2901
         records = Records.of(block, header, is_last=False)
@@ -145,7 +145,7 @@ def _landed_records(file: SourceFile) -> tuple[int, int]:
     landed = file.landed_bytes, file.landed_lines
     if not file.landed_bytes:
         return landed
-    header = Header.of(_first_line(file), file.name, file.rules)
+    header = _header_of(file)
     before = max(0, file.landed_bytes - MAX_RECORD_BYTES)
     with file.path.open("rb") as raw:
         raw.seek(before)
@@ -173,9 +173,15 @@ def _lands(chunk: CsvChunk, at: int) -> bool:
         return False
 
 
-def _first_line(file: SourceFile) -> bytes:
-    with file.path.open("rb") as raw:
-        return next(iter(blocks(raw, file.name))).line(0)
+def _header_of(file: SourceFile, block: Block | None = None) -> Header:
+    """The header of a file; where nobody has looked for it, the first line, if a block has that."""
+    line = file.header.encode() if file.header is not None else None
+    if line is None and block and block.first == 1:
+        line = block.line(0)
+    if line is None:
+        with file.path.open("rb") as raw:
+            line = next(iter(blocks(raw, file.name))).line(0)
+    return Header.of(line, file.name, file.rules, file.header_line)
 
 
 def _json_of(values: list[tuple[str, pa.ChunkedArray]], rows: int) -> pa.Array | pa.ChunkedArray:

@@ -207,24 +207,31 @@ class Inbox:
 
     Attributes:
         notes: what the user may want to know of that.
+        prepared: a folder for what ``prepare`` makes of files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.notes: list[str] = []
+        self.prepared = folder / "prepared"
         self._objects, self._piped = folder / "objects", folder / "piped"
 
     def __enter__(self) -> Inbox:
-        shutil.rmtree(self._objects, ignore_errors=True)
+        self._clear()
         self._objects.mkdir(parents=True)
+        self.prepared.mkdir()
         self._piped.mkdir(exist_ok=True)
         for half in self._piped.glob("*.part"):
             half.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        shutil.rmtree(self._objects, ignore_errors=True)
+        self._clear()
         if kind is None:
             shutil.rmtree(self._piped, ignore_errors=True)
+
+    def _clear(self) -> None:
+        for folder in (self._objects, self.prepared):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def receive(self, found: list[Input]) -> list[LocalFile | RemoteFile]:
         """The same files, standard input read to its end, and what an earlier run had read of it.

@@ -6,18 +6,19 @@ import dataclasses
 import errno
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
 from ingestion.progress import task
 from ingestion.sources.transactions.inputs.files import Inbox, LocalFile, RemoteFile
-from ingestion.sources.transactions.inputs.source_file import SourceFile, form_of, header_of, probe
+from ingestion.sources.transactions.inputs.prepare import with_rules
+from ingestion.sources.transactions.inputs.source_file import SourceFile, look_at, probe
 from ingestion.sources.transactions.ledger import Landed
-from ingestion.sources.transactions.mapping.choose import rules_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ingestion.sources.transactions.mapping.spec import Mapping
 
@@ -86,6 +87,7 @@ def make_plan(
             try:
                 file, beginning = _open(given, known, result, fetch, asked)
                 if file:
+                    file = with_rules(file, asked.mapping, inbox.prepared)
                     _decide(file, beginning, known, result, asked)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
@@ -129,12 +131,21 @@ def _open(
     else:
         raise UserError(f"{name} is no file.\nPipe it in: marquee ingest transactions - < {name}")
     size, checksum, beginning = probe(path, earlier.bytes if earlier else 0)
-    form, gzipped = form_of(path, name)
-    header = header_of(path, gzipped=gzipped) if form == "csv" else None
+    look = look_at(path, name)
     file = SourceFile(
-        name, path, size, checksum, form, gzipped, place=place, etag=etag, header=header
+        name,
+        path,
+        size,
+        checksum,
+        look.form,
+        look.gzipped,
+        look.is_plain,
+        place=place,
+        etag=etag,
+        header=look.header,
+        header_line=look.header_line,
     )
-    return dataclasses.replace(file, rules=rules_for(file, asked.mapping)), beginning
+    return file, beginning
 
 
 def open_file(given: LocalFile) -> SourceFile:
@@ -145,11 +156,12 @@ def open_file(given: LocalFile) -> SourceFile:
     """
     try:
         file, _ = _open(given, Known({}, {}), Plan(), lambda _: (given.path, None), Asked())
+        if file is None:
+            raise AssertionError("nothing has landed")
+        with TemporaryDirectory() as folder:
+            return with_rules(file, None, Path(folder))
     except OSError as error:
         raise UserError(f"{given.name} cannot be read: {error.strerror}.\nCheck it.") from error
-    if file is None:
-        raise AssertionError("nothing has landed")
-    return file
 
 
 def _decide(
@@ -173,7 +185,9 @@ def _decide(
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
     elif earlier is None:
         result.files.append(file)
-    elif grown and not is_read_anew and file.form != "parquet" and not file.gzipped:
+    elif (
+        grown and not is_read_anew and file.is_plain and file.form != "parquet" and not file.gzipped
+    ):
         file = dataclasses.replace(file, landed_bytes=earlier.bytes, landed_lines=earlier.last_line)
         result.files.append(file)
         result.notes.append(f"{name} has grown since it landed: only its new lines are read.")

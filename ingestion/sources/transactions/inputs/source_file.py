@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ingestion.encodings import wide_encoding
 from ingestion.errors import UserError
 from ingestion.sources.transactions.encoding import BOM, as_utf8, readable
+from ingestion.sources.transactions.inputs.header import find_header
+from ingestion.sources.transactions.inputs.json_documents import is_document
+from ingestion.sources.transactions.inputs.packed import errors_of, unpacked
 from ingestion.sources.transactions.mapping.rules import CONTRACT, Rules
-from ingestion.sources.transactions.settings import CHUNK_BYTES, MANDATORY
+from ingestion.sources.transactions.settings import CHUNK_BYTES, HEADER_WITHIN
 
-_HEADER_BYTES = 1 << 20
-_PACKED = {
-    b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
-    b"BZh": "packed with bzip2",
-    b"\xfd7zXZ": "packed with xz",
-}
+HEAD_BYTES = 1 << 20
+PARQUET = b"PAR1"
 _QUOTED = re.compile(r'"[^"]*"')
 LONE_CR = re.compile(r"\r(?!\n)")
 MACINTOSH = (
@@ -38,13 +35,15 @@ class SourceFile:
         path: where it is.
         bytes: its size; what is appended meanwhile is left for the next time.
         checksum: sha-256 of these bytes, hexadecimal.
-        form: ``jsonl``, ``csv`` or ``parquet``.
-        gzipped: whether it is packed.
+        form: ``jsonl``, ``csv`` or ``parquet``; or what ``prepare`` makes one of them of: ``json``
+            (one document), ``workbook``.
+        gzipped: whether it is packed with gzip.
+        is_plain: whether readers take it as it is.
         landed_bytes: leading bytes that have landed before.
         landed_lines: lines in these bytes.
         place: where it is as the ledger has it: an absolute path, a URL.
         etag: what an object store calls this version of it.
-        header: the first line of CSV.
+        header, header_line: the header of CSV, and where it is.
         rules: what becomes of its records.
     """
 
@@ -54,11 +53,13 @@ class SourceFile:
     checksum: str
     form: str
     gzipped: bool = False
+    is_plain: bool = True
     landed_bytes: int = 0
     landed_lines: int = 0
     place: str = ""
     etag: str | None = None
     header: str | None = None
+    header_line: int = 1
     rules: Rules = CONTRACT
 
 
@@ -78,10 +79,39 @@ def probe(path: Path, prefix: int = 0) -> tuple[int, str, str | None]:
     return size, whole.hexdigest(), at_prefix
 
 
-def form_of(path: Path, name: str = "") -> tuple[str, bool]:
-    """What a file is (``jsonl``, ``csv``, ``parquet``), and whether it is gzipped.
+@dataclass(frozen=True)
+class Look:
+    """What a file is, by its beginning and its name.
 
-    Its first bytes say so, or its name, or its first line.
+    Attributes:
+        form: as in ``SourceFile``.
+        layers: what it is packed in, from without.
+        encoding: UTF-16 or UTF-32, if it is in one of them.
+        header: the header of CSV as text that can be stored.
+        header_line: number of its line; what is above it is left out.
+    """
+
+    form: str
+    layers: tuple[str, ...] = ()
+    encoding: str | None = None
+    header: str | None = None
+    header_line: int = 1
+
+    @property
+    def gzipped(self) -> bool:
+        return self.layers == ("gzip",)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether readers take it as it is."""
+        if self.form == "parquet":
+            return not self.layers
+        packed = self.layers in ((), ("gzip",))
+        return packed and not self.encoding and self.form in ("jsonl", "csv")
+
+
+def look_at(path: Path, name: str = "") -> Look:
+    """What a file is: its first bytes say so, or its name, or its first line.
 
     Args:
         path: where it is.
@@ -89,41 +119,36 @@ def form_of(path: Path, name: str = "") -> tuple[str, bool]:
 
     Raises:
         OSError: it cannot be read.
-        UserError: it is UTF-16, packed in another way, or CSV with Macintosh line ends.
+        UserError: it is packed in a way that is not known, or CSV with Macintosh line ends.
     """
     name = name or path.name
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{name} is UTF-16.\nSave it as UTF-8.")
-    for magic, kind in _PACKED.items():
-        if start.startswith(magic):
-            raise UserError(f"{name} is {kind}.\nUnpack it, or pack it with gzip.")
-    if start[:4] == b"PAR1":
-        return "parquet", False
-    gzipped = start[:2] == b"\x1f\x8b"
-    base = name.lower().removesuffix(".gz")
-    if base.endswith((".jsonl", ".ndjson", ".json")):
-        return "jsonl", gzipped
-    first = header_of(path, gzipped=gzipped) or ""
-    names = first.lstrip().lower()
-    is_csv = MANDATORY[0] in names and names[0] not in "{["
-    if not is_csv and not base.endswith((".csv", ".tsv", ".txt")):
-        return "jsonl", gzipped
-    if LONE_CR.search(_QUOTED.sub("", first)):
+    with unpacked(path, name) as inner:
+        if inner.is_workbook:
+            return Look("workbook", inner.layers)
+        try:
+            with errors_of(name, inner.layers):
+                head = inner.stream.read(HEAD_BYTES)
+        except UserError:
+            if inner.layers != ("gzip",):
+                raise
+            head = b""  # the reader says what is wrong with it
+    if head.startswith(PARQUET):
+        return Look("parquet", inner.layers)
+    encoding = wide_encoding(head)
+    text = head.decode(encoding, errors="ignore").encode() if encoding else head
+    look = _form_of(text.removeprefix(BOM), inner.name.lower(), name)
+    return replace(look, layers=inner.layers, encoding=encoding)
+
+
+def _form_of(head: bytes, inner: str, name: str) -> Look:
+    """``jsonl``, ``json`` or ``csv``, and the header of that."""
+    lines = [readable(as_utf8(line)) for line in head.split(b"\n", HEADER_WITHIN)[:HEADER_WITHIN]]
+    at, has_names = find_header(lines)
+    is_json = inner.endswith((".jsonl", ".ndjson", ".json")) or lines[0].lstrip()[:1] in ("{", "[")
+    is_named_csv = inner.endswith((".csv", ".tsv", ".txt"))
+    if not is_named_csv and (is_json or not has_names):
+        text, is_whole = head.decode(errors="surrogateescape"), len(head) < HEAD_BYTES
+        return Look("json" if is_document(text, is_whole=is_whole) else "jsonl")
+    if LONE_CR.search(_QUOTED.sub("", lines[at])):
         raise UserError(MACINTOSH.format(name, ""))
-    return "csv", gzipped
-
-
-def header_of(path: Path, *, gzipped: bool) -> str | None:
-    """The first line of a file as text that can be stored; None when it cannot be had.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as raw:
-            data = gzip.GzipFile(fileobj=raw) if gzipped else raw
-            return readable(as_utf8(data.readline(_HEADER_BYTES).removeprefix(BOM)))
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return None
+    return Look("csv", header=lines[at], header_line=at + 1)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from ingestion.sources.transactions.formats.chunk import Batch
 from ingestion.sources.transactions.formats.lines import ahead
 from ingestion.sources.transactions.formats.reader import Reader
 from ingestion.sources.transactions.inputs.plan import Plan
+from ingestion.sources.transactions.inputs.prepare import prepared
 from ingestion.sources.transactions.inputs.source_file import SourceFile
 from ingestion.sources.transactions.landing.copy import Copy
 from ingestion.sources.transactions.tables import COLUMNS, raw_schema
@@ -80,8 +82,9 @@ class Landing:
         plan: its notes and problems grow as files are read.
     """
 
-    def __init__(self, plan: Plan, copy: Copy, max_reject_share: float) -> None:
+    def __init__(self, plan: Plan, copy: Copy, max_reject_share: float, copies: Path) -> None:
         self.plan = plan
+        self._copies = copies  # the folder of prepared files
         self.rows = self.rejected = self.files = self.with_more = 0
         self.unknown: dict[str, None] = {}
         self._copy, self._max_reject_share = copy, max_reject_share
@@ -94,14 +97,28 @@ class Landing:
         with closing(Reader()) as reader, task("Landing", total=megabytes, unit="MB") as advance:
             for file in self.plan.files:
                 try:
-                    self._read_file(file, reader, advance)
+                    with prepared(file, self._copies) as ready:
+                        self._read_file(file, ready, reader, advance)
                 except UserError as error:
                     self.plan.problems.append(error.message)
                     self.plan.cause = self.plan.cause or error.__cause__
             for table in self._held:
                 self._send(table)
 
-    def _read_file(self, file: SourceFile, reader: Reader, advance: Callable) -> None:
+    def _read_file(
+        self, file: SourceFile, ready: SourceFile, reader: Reader, advance: Callable
+    ) -> None:
+        """Read a file, and send what lands of it.
+
+        Args:
+            file: as it was given.
+            ready: as it is read.
+            reader: for all files.
+            advance: is told the megabytes of the file given.
+
+        Raises:
+            UserError: nothing of it lands.
+        """
         began = time.monotonic()
         stamp = {
             "_file_name": file.name,
@@ -112,7 +129,7 @@ class Landing:
         first_line = last_line = done = with_more = skipped = 0
         unknown: dict[str, None] = {}
         example: dict[str, Any] = {}
-        with Pending(self._copy) as pending, closing(ahead(_batches(file, reader))) as batches:
+        with Pending(self._copy) as pending, closing(ahead(_batches(ready, reader))) as batches:
             for batch in batches:
                 for table, rows in (("transactions", batch.rows), ("rejects", batch.rejects)):
                     pending.write(table, _stamped(rows, raw_schema(table), stamp))
@@ -125,7 +142,7 @@ class Landing:
                 for text in more[:_SAMPLE].to_pylist():
                     unknown.update((name, None) for name, _ in DECODER.decode(text))
                 first_line, last_line = first_line or batch.first_line, batch.last_line
-                advance((batch.done - done) / 1e6)
+                advance((batch.done - done) / max(ready.bytes, 1) * file.bytes / 1e6)
                 done = batch.done
             lines, rejected = pending.rows.total(), pending.rows["rejects"]
             if rejected > self._max_reject_share * lines:
@@ -150,7 +167,7 @@ class Landing:
             "seconds": round(time.monotonic() - began, 3),
             "landed_at": datetime.now(timezone.utc),
             "etag": file.etag,
-            "header": file.header,
+            "header": ready.header,
             **_mapping_of(file),
         }
         row = pa.Table.from_pylist([ledger | stamp], raw_schema("files"))
@@ -159,6 +176,11 @@ class Landing:
             self._held_rows[table] += rows.num_rows
             if self._held_rows[table] > settings.HELD_ROWS:
                 self._send(table)
+        if ready.header_line > 1:
+            self.plan.notes.append(
+                f"{file.name} has its header on line {ready.header_line}; what is above it is left"
+                " out."
+            )
         self.rows += lines - rejected
         self.rejected += rejected
         self.files += 1
@@ -217,6 +239,8 @@ def _too_many(
         hint = "It looks like one JSON array: give one transaction a line (jq -c '.[]')."
     elif code == "missing_field" and file.form == "jsonl" and not file.rules.mapping:
         hint = f"Let Marquee write a mapping: marquee ingest transactions {file.name} --suggest"
+    elif code == "not_utf8":
+        hint = "Is it in another encoding? Convert it: iconv -f ITS-ENCODING -t UTF-8"
     else:
         hint = "Correct it, or raise sources.transactions.max_reject_share in .dlt/config.toml."
     return (

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
@@ -18,6 +19,7 @@ from ingestion.sources.transactions.contract import Refused, to_json
 from ingestion.sources.transactions.formats.reader import marks_of_file, records_of
 from ingestion.sources.transactions.inputs.files import Input, LocalFile
 from ingestion.sources.transactions.inputs.plan import open_file
+from ingestion.sources.transactions.inputs.prepare import prepared
 from ingestion.sources.transactions.mapping.choose import names_in
 from ingestion.sources.transactions.mapping.draft import OPEN, AllColumns, Draft
 from ingestion.sources.transactions.mapping.guesses import Column
@@ -45,7 +47,11 @@ def suggest(found: list[Input], save: Path | None) -> str:
     """
     if not isinstance(found[0], LocalFile):
         raise UserError(f"{found[0].name} is not on this disk.\nCopy it, and give the copy.")
-    file = open_file(found[0])
+    with TemporaryDirectory() as folder, prepared(open_file(found[0]), Path(folder)) as file:
+        return _suggest(file, save)
+
+
+def _suggest(file: SourceFile, save: Path | None) -> str:
     if file.rules.mapping:
         return (
             f"{file.name} fits the mapping {file.rules.mapping.name}, which is there.\n"
