@@ -11,13 +11,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import click
+import match_weights
 import numpy as np
 import pandas as pd
 import yaml
@@ -33,26 +34,16 @@ from ingestion.warehouse.target import Target
 SAMPLE = PROJECT_DIR / "ingestion" / "sample"
 LABELS = Path(__file__).with_name("match_labels.csv")
 RESULT = "int_brand_releases__matched"
+DECIDING = [
+    f"int_brand_releases__{part}" for part in ("scored", "originals", "rereleases", "matched")
+]
 SPEED_RELEASES, SPEED_TARGET = 1_000, 20  # seconds
 TYPES = {"decimal": "numeric", "timestamp": "timestamptz", "bool": "boolean", "json": "jsonb"}
+FOLDS = 4  # parts that labelled films are taken out in
 RELEASE = ["brand_name", "list_position"]  # names a release
-HALVINGS = 20
 WEIGHTS = yaml.safe_load((PROJECT_DIR / "dbt_project.yml").read_text(encoding="utf-8"))["vars"][
     "brand_match"
 ]
-# What each weight applies to, in the order of features(); the run stops when they do not give the
-# scores of int_brand_releases__scored.
-SHIPPED = {
-    "constant": WEIGHTS["constant"],
-    "log10(1 + votes)": WEIGHTS["votes"],
-    "company affinity": WEIGHTS["company_affinity"],
-    "era fit": WEIGHTS["era_fit"],
-    "title cost": WEIGHTS["title_cost"],
-    "ln(rivals)": WEIGHTS["rivals"],
-    "surplus unknown": WEIGHTS["surplus_unknown"],
-    "surplus above": WEIGHTS["surplus_above"],
-    "surplus below": WEIGHTS["surplus_below"],
-}
 TRAPS = {  # what to look for in a release's title
     "numbering or episode": r"(?i)\b(?:part|episode|chapter|vol)\b|\b[IVX]{2,}\b|\s\d+\b",
     "possessive prefix": r"^[\w .-]+(?:'s|s') ",
@@ -62,26 +53,24 @@ RELEASES = """
     select
         matched.brand_name, matched.list_position, matched.release_title,
         matched.movie_id as found, matched.match_reason, labels.movie_id as labelled,
+        releases.bare_title_key, releases.is_noted and (
+            releases.noted_year is not null
+            or coalesce(films.title_key, '') != releases.release_title_key
+        ) as is_rerelease,
         coalesce(labels.confidence in ('high', 'medium'), false) as is_labelled,
-        films.id is not null as is_held,
+        films.movie_id is not null as is_held,
         scored.movie_id is not null as is_candidate
     from intermediate.int_brand_releases__matched as matched
-    left join labels using (brand_name, list_position)
-    left join raw_tmdb.movies as films on films.id = labels.movie_id
+    left join labels
+        on labels.brand_name = matched.brand_name
+        and labels.list_position = matched.list_position
+    inner join intermediate.int_brand_releases__unioned as releases using (brand_release_key)
+    left join staging.stg_tmdb__movies as films on films.movie_id = labels.movie_id
     left join intermediate.int_brand_releases__scored as scored
         on scored.brand_release_key = matched.brand_release_key
         and scored.movie_id = labels.movie_id
     where matched.release_source = 'release_list'
     order by matched.brand_name, matched.list_position
-"""
-CANDIDATES = """
-    select
-        brand_name, list_position, movie_id, rerelease_year is not null as is_rerelease,
-        title_cost::float8, vote_count, company_affinity::float8, era_fit::float8, rival_count,
-        score::float8,
-        ln(estimated_gross_usd / expected_gross_usd)::float8 as surplus
-    from intermediate.int_brand_releases__scored
-    where release_source = 'release_list'
 """
 # A made-up word behind each title: new keys, as long and as mixed as real ones.
 MORE_FILMS = """
@@ -140,11 +129,13 @@ def main(catalogue: Path, labels: Path, speed: int) -> None:
         "seed", target, "--select", "brand_match_corrections", "title_aliases", label="Seeding"
     )
     execute(target, "truncate seeds.brand_match_corrections")
-    dbt_runner.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
+    match(target)
 
-    releases = execute(target, RELEASES)
-    report_quality(releases[releases["is_labelled"]].copy(), films)
-    report_weights(releases, execute(target, CANDIDATES))
+    releases = read_releases(target)
+    report_quality(releases.copy(), films)
+    folds = list(without_films(target, releases))
+    report_taken_out(folds)
+    report_held_out(target, releases, folds)
     if speed:
         report_speed(target, labelled, len(films), speed)
 
@@ -201,8 +192,8 @@ def copy(target: Target, table: str, rows: pd.DataFrame) -> None:
 def land_films(target: Target, films: pd.DataFrame) -> None:
     """Make the raw tables of films that matching reads, as dlt would, and fill them."""
     execute(target, "create schema raw_tmdb")
-    loads = "load_id text, status bigint, inserted_at timestamptz"
-    execute(target, f"create table raw_tmdb._dlt_loads ({loads})")
+    loads = "load_id text, schema_name text, status bigint, inserted_at timestamptz"
+    execute(target, f"create table raw_tmdb._dlt_loads ({loads}, schema_version_hash text)")
     nested = "_dlt_root_id text, _dlt_parent_id text, _dlt_list_idx bigint, _dlt_id text unique"
     for table, columns, keys in (
         ("movies", MOVIES_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),
@@ -242,6 +233,21 @@ def land_releases(target: Target, rows: pd.DataFrame) -> None:
         raise UserError("\n".join(report.notes))
 
 
+def match(target: Target, models: Sequence[str] = (f"+{RESULT}",), **weights: float) -> None:
+    """Build the models, with other weights than the project's where some are given."""
+    given = json.dumps({"brand_match": WEIGHTS | weights})
+    dbt_runner.dbt("run", target, "--select", *models, "--vars", given, label="Matching")
+
+
+def read_releases(target: Target) -> pd.DataFrame:
+    """The labelled releases with the film that each was found to be."""
+    releases = execute(target, RELEASES)
+    releases = releases[releases["is_labelled"]].reset_index(drop=True)
+    first = releases[~releases["is_rerelease"]]
+    is_twin = first.duplicated(["brand_name", "bare_title_key"], keep=False)
+    return releases.assign(is_twin=is_twin.reindex(releases.index, fill_value=False))
+
+
 # Quality -----------------------------------------------------------------------------------------
 
 
@@ -268,6 +274,24 @@ def measure(releases: pd.DataFrame, found: str = "found") -> dict[str, Any]:
     return figures(releases[found], releases["labelled"], len(releases))
 
 
+def by_kind(releases: pd.DataFrame) -> dict[str, Any]:
+    """Figures of first releases, re-releases, titles that a brand has twice, absent films."""
+    held, absent = releases[releases["is_held"]], releases[~releases["is_held"]]
+    return {
+        "originals": measure(held[~held["is_rerelease"]]),
+        "re-releases": measure(held[held["is_rerelease"]]),
+        "same-title twins": measure(held[held["is_twin"]]),
+        "film absent": {
+            "releases": len(absent),
+            "right": absent["found"].isna().sum(),
+            "wrong": absent["found"].notna().sum(),
+            "precision": "-",
+            "recall": "-",
+            "F1": "-",
+        },
+    }
+
+
 def show(title: str, rows: dict[str, Any]) -> None:
     """Print a table, given by its rows, below a heading."""
     click.echo(f"\n{title}\n\n{pd.DataFrame.from_dict(rows, orient='index').to_string()}")
@@ -288,6 +312,7 @@ def report_quality(labelled: pd.DataFrame, films: pd.DataFrame) -> None:
             "this project": measure(held),
         },
     )
+    show("By kind", by_kind(labelled))
     wrong = absent["found"].notna().sum()
     over_all = (held["found"] == held["labelled"]).sum() / labelled["found"].notna().sum()
     click.echo(
@@ -298,12 +323,9 @@ def report_quality(labelled: pd.DataFrame, films: pd.DataFrame) -> None:
 
     titles = held["release_title"]
     traps = {name: titles.str.contains(regex) for name, regex in TRAPS.items()}
-    first = plain(titles.str.replace(TRAPS["re-release suffix"], "", regex=True))
     traps["several films of the title"] = held["plain"].map(films["plain"].value_counts()) > 1
-    traps["title twice in a brand"] = held.assign(first=first).duplicated(
-        ["brand_name", "first"], keep=False
-    )
-    traps["title of 4 letters or fewer"] = first.str.len() <= 4
+    traps["title twice in a brand"] = held.duplicated(["brand_name", "bare_title_key"], keep=False)
+    traps["title of 4 letters or fewer"] = held["bare_title_key"].str.len() <= 4
     traps["none of these"] = ~pd.concat(traps.values(), axis=1).any(axis=1)
     by_trap = {name: measure(held[is_in]) for name, is_in in traps.items()}
     show("By trap (a release may be in several)", by_trap)
@@ -320,111 +342,71 @@ def report_quality(labelled: pd.DataFrame, films: pd.DataFrame) -> None:
     click.echo(f"\nMissed or wrong: {len(missed)}\n\n{missed[columns].to_string(index=False)}")
 
 
-# Weights -----------------------------------------------------------------------------------------
+# Brands and films held out -----------------------------------------------------------------------
 
 
-def features(candidates: pd.DataFrame) -> np.ndarray:
-    """What the weights of ``SHIPPED`` apply to: a row for each candidate."""
-    surplus = candidates["surplus"]
-    columns = [
-        np.ones(len(candidates)),
-        np.log10(1 + candidates["vote_count"]),
-        candidates["company_affinity"],
-        candidates["era_fit"],
-        candidates["title_cost"],
-        np.log(candidates["rival_count"]),
-        surplus.isna(),
-        surplus.fillna(0).clip(0, 4),
-        -surplus.fillna(0).clip(-5, 0),
-    ]
-    return np.column_stack(columns).astype(float)
+def without_films(
+    target: Target, releases: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Releases, and candidates with evidence: the catalogue as it is, then without some films.
 
-
-def fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights of a logistic regression by Newton's method; all but the first drawn to zero."""
-    weights, penalty = np.zeros(x.shape[1]), np.diag([0.01] + [1.0] * (x.shape[1] - 1))
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        curvature = (x * (chance * (1 - chance))[:, None]).T @ x + penalty
-        weights += np.linalg.solve(curvature, x.T @ (y - chance) - penalty @ weights)
-    return weights
-
-
-def decide(candidates: pd.DataFrame, least: dict[str, float]) -> pd.DataFrame:
-    """The film of each release by ``score``, as int_brand_releases__matched decides."""
-    ranked = candidates.sort_values(["score", "movie_id"], ascending=[False, True])
-    ranked["is_favourite"] = ranked.groupby(RELEASE).cumcount() == 0
-    suitors = ranked.sort_values(["score", "list_position"], ascending=[False, True])
-    suitors = suitors.groupby(["brand_name", "movie_id", "is_rerelease"]).head(1)
-    takers = suitors[suitors["is_favourite"] & ~suitors["is_rerelease"]]
-    taken = takers[["brand_name", "movie_id", "list_position"]]
-    left = ranked.merge(taken, on=["brand_name", "movie_id"], how="left", suffixes=("", "_taker"))
-    is_free = left["list_position_taker"].isna() | left["is_rerelease"]
-    left = left[is_free | (left["list_position_taker"] == left["list_position"])].copy()
-    left["lead"] = left["score"] - left.groupby(RELEASE)["score"].shift(-1)
-    best = left.groupby(RELEASE).head(1)
-    best = best[(best["score"] >= least["score"]) & ~(best["lead"] < least["lead"])]
-    return best[[*RELEASE, "movie_id"]].rename(columns={"movie_id": "decided"})
-
-
-def report_weights(releases: pd.DataFrame, candidates: pd.DataFrame) -> None:
-    """Fit the weights on half of the brands and print how they do on the other half."""
-    x, shipped = features(candidates), np.array(list(SHIPPED.values()))
-    if np.abs(x @ shipped - candidates["score"]).max() > 0.01:
-        raise UserError(
-            "features() in benchmarks/match.py are not those of int_brand_releases__scored.\n"
-            "Bring the two in line."
+    Each labelled film is taken out once, so that its releases are of an absent film.
+    """
+    yield releases, match_weights.read_candidates(target)
+    held = np.sort(releases.loc[releases["is_held"], "labelled"].unique()).astype(int)
+    held = np.random.default_rng(0).permutation(held)
+    execute(target, "create table kept as select * from staging.stg_tmdb__movies")
+    for n in range(FOLDS):
+        films, some = "staging.stg_tmdb__movies", held[n::FOLDS].tolist()
+        execute(target, f"delete from {films} where movie_id = any(%s)", (some,))  # noqa: S608
+        match(target, ("int_movies__title_keys", "int_brand_releases__*"))
+        part = read_releases(target)
+        yield (
+            part.assign(is_taken_out=part["labelled"].isin(some)),
+            match_weights.read_candidates(target),
         )
-    least = {bound: WEIGHTS[f"least_{bound}"] for bound in ("score", "lead")}
-    answers = candidates[["brand_name", "list_position", "movie_id"]].merge(
-        releases[[*RELEASE, "labelled", "is_labelled"]], on=RELEASE, how="left"
+        execute(target, f"truncate {films}")
+        execute(target, f"insert into {films} select * from kept")  # noqa: S608
+    match(target, ("int_movies__title_keys", "int_brand_releases__*"))
+
+
+def report_taken_out(folds: list[tuple[pd.DataFrame, pd.DataFrame]]) -> None:
+    """Print how many releases take another film once theirs is not in the catalogue."""
+    parts = pd.concat([part[part["is_taken_out"]] for part, _ in folds[1:]])
+    matched = parts["found"].notna()
+    rows = {"originals": ~parts["is_rerelease"], "re-releases": parts["is_rerelease"]}
+    show(
+        f"Each film taken out of the catalogue once, in {FOLDS} parts",
+        {
+            kind: {
+                "releases": which.sum(),
+                "matched, wrongly": (matched & which).sum(),
+                "share": f"{(matched & which).sum() / max(which.sum(), 1):.3f}",
+            }
+            for kind, which in rows.items()
+        },
     )
-    is_right = (answers["movie_id"] == answers["labelled"]).to_numpy(float)
+
+
+def report_held_out(
+    target: Target, releases: pd.DataFrame, folds: list[tuple[pd.DataFrame, pd.DataFrame]]
+) -> None:
+    """Fit the weights on half of the brands and judge the other half, by the models themselves."""
     names = sorted(releases["brand_name"].unique())
     halves = {"A": names[::2], "B": names[1::2]}
-
-    def fit_on(own: Sequence[str]) -> np.ndarray:
-        used = (answers["brand_name"].isin(own) & answers["is_labelled"]).to_numpy()
-        return fit(x[used], is_right[used])
-
-    def judge(given: np.ndarray, own: Sequence[str]) -> dict[str, Any]:
-        decided = decide(candidates.assign(score=(x @ given).round(4)), least)
-        part = releases.merge(decided, on=RELEASE, how="left")
-        part = part[part["brand_name"].isin(own) & part["is_labelled"]]
-        absent = part.loc[~part["is_held"], "decided"].notna()
-        return {
-            **measure(part[part["is_held"]], "decided"),
-            "film absent": len(absent),
-            "yet matched": absent.sum(),
-        }
-
-    again = releases.merge(decide(candidates, least), on=RELEASE, how="left")
-    if not again["found"].equals(again["decided"]):
-        raise UserError(f"decide() in benchmarks/match.py differs from {RESULT}.\nMend it.")
-    weights = {"shipped": shipped, **{half: fit_on(own) for half, own in halves.items()}}
-    weights["all"] = fit_on(names)
-    rows = {
-        f"{fitted} on {half}" + ", held out" * ({fitted, half} == {"A", "B"}): judge(given, own)
-        for fitted, given in weights.items()
-        for half, own in halves.items()
-    }
-    show("Brands in halves A and B: weights as shipped, and fitted on a half or on all", rows)
-    table = {name: dict(zip(weights, row, strict=True)) for name, *row in zip(
-        SHIPPED, *(w.round(2) for w in weights.values()), strict=True)}  # fmt: skip
-    show("Weights", table)
-
-    shuffle, parts = np.random.default_rng(0), []
-    for _ in range(HALVINGS):
-        mixed = shuffle.permutation(names)
-        one, other = mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]
-        parts += [judge(fit_on(one), other), judge(fit_on(other), one)]
-    total = pd.DataFrame(parts)[["releases", "right", "wrong", "yet matched"]].sum()
-    click.echo(
-        f"\n{HALVINGS} random halvings of the brands, each half judged by weights fitted on the"
-        f" other:\nprecision {total['right'] / (total['right'] + total['wrong']):.4f},"
-        f" recall {total['right'] / total['releases']:.4f},"
-        f" {total['yet matched'] / HALVINGS:.1f} of the absent films matched, wrongly"
-    )
+    weights, judged = {"shipped": WEIGHTS}, []
+    for own, other in (("A", "B"), ("B", "A")):
+        weights[own] = match_weights.fitted(folds, halves[own], WEIGHTS)
+        match(target, DECIDING, **weights[own])
+        judged.append(read_releases(target))
+        judged[-1] = judged[-1][judged[-1]["brand_name"].isin(halves[other])]
+        show(f"Brands of half {other}, by weights fitted on half {own}", by_kind(judged[-1]))
+    show("Both halves, each held out", by_kind(pd.concat(judged)))
+    show("Weights", {
+        name: {own: round(given[name], 2) for own, given in weights.items()}
+        for name in match_weights.FEATURES
+    })  # fmt: skip
+    match(target, DECIDING)
 
 
 # Speed -------------------------------------------------------------------------------------------
@@ -458,7 +440,7 @@ def report_speed(target: Target, labelled: pd.DataFrame, held: int, films: int) 
     ]
     land_releases(target, pd.DataFrame(rows, columns=["brand", "position", "release"]))
     started, busy = time.monotonic(), server_seconds(target)
-    dbt_runner.dbt("run", target, "--select", f"+{RESULT}", label="Matching")
+    match(target)
     built = time.monotonic()
     execute(target, f"create temp table result as select * from intermediate.{RESULT}")  # noqa: S608
     ended = time.monotonic()

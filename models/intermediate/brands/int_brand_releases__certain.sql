@@ -25,7 +25,7 @@ by_votes as (
     from candidates
     where
         title_cost <= 0.3
-        and rerelease_year is null
+        and not is_rerelease
 ),
 
 -- no rival has even a tenth of the votes

@@ -5,7 +5,7 @@ with candidates as (
     select * from {{ ref('int_brand_releases__candidates') }}
     where
         -- the year of a re-release says nothing of its film's
-        rerelease_year is null
+        not is_rerelease
         and release_date is not null
 ),
 

@@ -15,7 +15,6 @@ neighbourhood as (
     select
         releases.brand_release_key,
         releases.gross_usd,
-        releases.rerelease_year,
         sum(ln(certain.estimated_gross_usd)) over (
             partition by releases.brand_name
             order by releases.list_position
@@ -41,12 +40,13 @@ neighbourhood as (
         on releases.brand_release_key = certain.brand_release_key
 ),
 
--- a re-release grossed anything
 final as (
     select
         brand_release_key,
+        -- below the last certain film of a list nothing tells how little it is
+        count_below = 0
+        and coalesce(gross_usd, 0) = 0 as is_open_below,
         case
-            when rerelease_year is not null then null
             when gross_usd > 0 then ln(gross_usd)
             when count_above + count_below >= 2
                 then

@@ -1,12 +1,21 @@
-{#- chosen in view of all labelled releases: see dbt_project.yml -#}
-{%- set bounds = var('brand_match') -%}
-
 with releases as (
     select * from {{ ref('int_brand_releases__unioned') }}
 ),
 
+candidates as (
+    select * from {{ ref('int_brand_releases__candidates') }}
+),
+
 scored as (
     select * from {{ ref('int_brand_releases__scored') }}
+),
+
+originals as (
+    select * from {{ ref('int_brand_releases__originals') }}
+),
+
+rereleases as (
+    select * from {{ ref('int_brand_releases__rereleases') }}
 ),
 
 corrections as (
@@ -21,75 +30,44 @@ candidate_counts as (
     select
         brand_release_key,
         count(*) as candidate_count
-    from scored
+    from candidates
     group by brand_release_key
 ),
 
--- first round: a film that two releases of a brand want goes to the one that
--- it fits better; a re-release takes nothing away
-first_ranked as (
+-- the best of all, for those releases that go without
+likeliest as (
     select
         *,
         row_number() over (
             partition by brand_release_key
             order by score desc, movie_id asc
-        ) as release_choice,
-        row_number() over (
-            partition by
-                brand_name,
-                movie_id,
-                release_source,
-                case when rerelease_year is null then 0 else 1 end
-            order by score desc, list_position asc
-        ) as movie_choice
+        ) as likeliness
     from scored
 ),
 
-taken as (
-    select
-        brand_release_key,
-        brand_name,
-        release_source,
-        movie_id
-    from first_ranked
-    where
-        release_choice = 1
-        and movie_choice = 1
-        and rerelease_year is null
-),
-
--- second round: what is left to the releases that went without
-open_candidates as (
-    select scored.*
-    from scored
-    left join taken
-        on
-            scored.brand_name = taken.brand_name
-            and scored.release_source = taken.release_source
-            and scored.movie_id = taken.movie_id
-            and scored.rerelease_year is null
-    where
-        taken.movie_id is null
-        or taken.brand_release_key = scored.brand_release_key
-),
-
-second_ranked as (
-    select
-        *,
-        row_number() over (
-            partition by brand_release_key
-            order by score desc, movie_id asc
-        ) as release_choice,
-        score - lead(score) over (
-            partition by brand_release_key
-            order by score desc, movie_id asc
-        ) as score_lead
-    from open_candidates
-),
-
+-- a release with a note is a re-release unless it is titled so
 best as (
-    select * from second_ranked
-    where release_choice = 1
+    select
+        *,
+        row_number() over (
+            partition by brand_release_key
+            order by
+                case when is_found then 0 else 1 end asc,
+                case when is_rerelease then 1 else 0 end asc
+        ) as choice
+    from (
+        select
+            *,
+            false as is_rerelease
+        from originals
+
+        union all
+
+        select
+            *,
+            true as is_rerelease
+        from rereleases
+    ) as both_kinds
 ),
 
 decided as (
@@ -104,6 +82,8 @@ decided as (
         best.match_rule,
         best.score,
         best.score_lead,
+        likeliest.movie_id as likeliest_movie_id,
+        likeliest.score as likeliest_score,
         -- a film set by hand counts once it is in the catalogue
         case
             when corrections.brand_name is not null then movies.movie_id
@@ -117,19 +97,23 @@ decided as (
                         when movies.movie_id is null then 'no_film_by_hand'
                         else 'set_by_hand'
                     end
+            when best.movie_id is not null then best.match_reason
             when candidate_counts.candidate_count is null
                 then 'no_film_of_this_title'
-            when best.movie_id is null then 'taken_by_another_release'
-            when best.score < {{ bounds.least_score }} then 'evidence_against'
-            when best.score_lead < {{ bounds.least_lead }}
-                then 'rivals_too_close'
-            when best.score_lead is null then 'only_candidate'
-            else 'best_score'
+            when likeliest.movie_id is null then 'no_possible_film'
+            else 'taken_by_another_release'
         end as match_reason
     from releases
     left join candidate_counts
         on releases.brand_release_key = candidate_counts.brand_release_key
-    left join best on releases.brand_release_key = best.brand_release_key
+    left join likeliest
+        on
+            releases.brand_release_key = likeliest.brand_release_key
+            and likeliest.likeliness = 1
+    left join best
+        on
+            releases.brand_release_key = best.brand_release_key
+            and best.choice = 1
     left join corrections
         on
             releases.brand_name = corrections.brand_name
@@ -142,7 +126,14 @@ statuses as (
     select
         *,
         case
-            when match_reason in ('only_candidate', 'best_score', 'set_by_hand')
+            when
+                match_reason in (
+                    'only_candidate',
+                    'best_score',
+                    'order_of_the_list',
+                    'film_of_its_original',
+                    'set_by_hand'
+                )
                 then 'matched'
             when match_reason = 'rivals_too_close' then 'ambiguous'
             else 'unmatched'
@@ -166,6 +157,12 @@ final as (
         score_lead,
         candidate_count,
         case when match_status = 'matched' then best_movie_id end as movie_id,
+        case
+            when match_status != 'matched' then likeliest_movie_id
+        end as nearest_movie_id,
+        case
+            when match_status != 'matched' then likeliest_score
+        end as nearest_score,
         match_status = 'matched' as is_matched
     from statuses
 )

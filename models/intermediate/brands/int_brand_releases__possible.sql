@@ -25,17 +25,43 @@ list_ends as (
     where newness > 0.01 * certain_count
 ),
 
+-- what is certain to be one release of a brand is none of its others
+certain_movies as (
+    select
+        brand_name,
+        release_source,
+        movie_id,
+        min(brand_release_key) as first_release_key,
+        max(brand_release_key) as last_release_key
+    from certain
+    group by brand_name, release_source, movie_id
+),
+
 possible as (
     select candidates.*
     from candidates
     cross join list_ends
+    left join certain_movies
+        on
+            candidates.brand_name = certain_movies.brand_name
+            and candidates.release_source = certain_movies.release_source
+            and candidates.movie_id = certain_movies.movie_id
     where
-        -- a film cannot come back before it came
         (
-            candidates.rerelease_year is null
+            candidates.is_rerelease
+            or certain_movies.movie_id is null
+            or candidates.brand_release_key in (
+                certain_movies.first_release_key,
+                certain_movies.last_release_key
+            )
+        )
+        -- a film cannot come back before it came
+        and (
+            candidates.noted_year is null
             or candidates.release_date is null
-            or candidates.rerelease_year
-            >= cast(extract(year from candidates.release_date) as integer)
+            or extract(year from candidates.release_date)
+            <= candidates.noted_year
+            + case when candidates.is_rerelease then 0 else 1 end
         )
         and (
             -- what the index names is as new as the index
@@ -54,10 +80,12 @@ final as (
         list_position,
         release_title,
         release_source,
-        rerelease_year,
+        noted_year,
         gross_usd,
         movie_id,
         match_rule,
+        title_kind,
+        is_rerelease,
         title_cost,
         title,
         release_date,

@@ -51,16 +51,13 @@ unioned as (
     select * from index_releases
 ),
 
+{{ release_note_ctes('unioned') }},
+
 described as (
     select
-        unioned.*,
-        cast(
-            {{ regexp_first(regexp_first(
-                'lower(unioned.release_title)',
-                '(?:19|20)[0-9][0-9] *(?:3-?d )?(?:re-?)?release'
-            ), '[0-9][0-9][0-9][0-9]') }} as integer
-        ) as rerelease_year
-    from unioned
+        *,
+        release_note is not null and not is_year_of_film as is_noted
+    from unioned_noted
 ),
 
 -- a re-release has the #1 release's title, and a gross of its own
@@ -71,7 +68,7 @@ topped as (
         coalesce(
             brands.top_release_title_key = described.release_title_key
             and (
-                described.rerelease_year is null
+                not described.is_noted
                 or described.release_source = 'brand_index'
             ),
             false
@@ -92,7 +89,12 @@ final as (
         release_title,
         release_title_key,
         release_source,
-        rerelease_year,
+        printed_title,
+        bare_title,
+        {{ title_key('bare_title') }} as bare_title_key,
+        release_note,
+        noted_year,
+        is_noted,
         is_top_release,
         coalesce(
             gross_usd,
