@@ -45,6 +45,7 @@ VOLATILE = {
     *("_dlt_load_id", "_dlt_id", "_dlt_root_id", "_dlt_parent_id"),
     *("_file_checksum", "file_checksum", "dlt_load_id"),
     *("landed_at", "loaded_at", "index_landed_at"),
+    "file_line",  # of equal lines in two files, that counts which landed last
 }
 # Rows of the ledger that are not what is there.
 COUNTED = (
