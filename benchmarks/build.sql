@@ -43,6 +43,7 @@ typed as (
         nullif(upper(trim(currency)), '') as currency_code,
         amount,
         event_ts at time zone 'UTC' as event_at,
+        extra_fields::text as extra_fields,
         _file_name as file_name,
         _file_checksum::text as file_checksum,
         _file_line as file_line,
@@ -79,13 +80,19 @@ create table hand.rejected_transactions as
 select
     'marked' as rejection_stage, rejection_reason as reason_code, file_name::text, file_line,
     file_checksum, dlt_load_id::text, loaded_at, transaction_id, event_at, amount, currency_code,
+    case
+        when rejection_reason in ('negative_amount', 'absurd_amount') then concat_ws(' ', amount, currency_code)
+        when rejection_reason = 'unknown_status' then transaction_status
+        when rejection_reason = 'unknown_currency' then currency_code
+        else event_at::text
+    end as broken_value,
     null as raw_text
 from hand.versions
 where rejection_reason is not null
 union all
 select
     'unread', reason_code, _file_name, _file_line, _file_checksum, _dlt_load_id,
-    inserted_at at time zone 'UTC', null, null, null, null, raw_text
+    inserted_at at time zone 'UTC', null, null, null, null, null, raw_text
 from raw_transactions.rejects
 join raw_transactions._dlt_loads on load_id = _dlt_load_id and status = 0;
 
@@ -158,7 +165,8 @@ select
     event_at,
     loaded_at,
     file_checksum,
-    file_line
+    file_line,
+    extra_fields
 from (
     select distinct on (transaction_id) *
     from hand.versions

@@ -15,12 +15,14 @@ from typing import Any
 
 from ingestion import interrupts, progress
 from ingestion.errors import UserError, error_line
+from ingestion.terminal import one_line
 from ingestion.warehouse.paths import PROJECT_DIR, make_state_dir, packages_dir, writable
 from ingestion.warehouse.target import Target, profiles_path
 
 PACKAGES = packages_dir()
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
 REBUILT = " is rebuilt in full"  # in what the macro record_fingerprint logs
+FOUND = " found: "  # in what the macro say_what_failed logs
 HUB_TIMEOUT_SECONDS = 2  # `dbt deps` itself would try for ten and more
 
 
@@ -149,6 +151,7 @@ def dbt(
 
     # Python's own helper tidies after dbt's threads; after an interrupt it need not say so
     sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    findings: list[str] = []
     with progress.task(label, unit="nodes") as advance:
 
         def follow(event: Any) -> None:
@@ -156,9 +159,12 @@ def dbt(
                 advance(0, total=event.data.total)
             elif event.info.name == "NodeFinished":
                 advance(1)
-            elif event.info.name == "JinjaLogInfo" and rebuilt is not None:
-                name, found, _ = event.info.msg.partition(REBUILT)
-                rebuilt.extend([name] if found else [])
+            elif event.info.name == "JinjaLogInfo":
+                message = event.info.msg
+                if FOUND in message:
+                    findings.append(message.partition(FOUND)[2])
+                elif REBUILT in message and rebuilt is not None:
+                    rebuilt.append(message.partition(REBUILT)[0])
 
         make_state_dir(target_path().parent)
         os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
@@ -178,10 +184,10 @@ def dbt(
         failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]
         named = ", ".join(r.node.name for r in failed[:5]) or "see above"
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise UserError(
-            f"dbt {command} failed: {named}{more}\n"
-            f"See {relative(log_path())}, fix what it says, and run the same command again."
-        )
+        remedy = f"See {relative(log_path())}, fix what it says, and run the same command again."
+        if findings and len(failed) == 1:
+            remedy = one_line(findings[0], None)
+        raise UserError(f"dbt {command} failed: {named}{more}\n{remedy}")
     return _count(results or []) if command == "build" else ""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg2
 
-from ingestion import raw_tables
+from ingestion import marked, raw_tables
 from ingestion.dbt_runner import dbt, install_packages, relative, target_path
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport
@@ -65,17 +65,44 @@ def run_all(target_name: str | None) -> None:
     with steps.step("Install dbt packages") as said:
         said.append(install_packages())
     reports = land_everything(roles.acting_as("loader", target), steps)
+    try:
+        built = build(target, steps)
+    except UserError:
+        warn_of_marked(target)  # it may be why
+        raise
+    if is_superuser(target):  # a profile of the user's own
+        access.open_to_roles(Server(), again=True)
+    with steps.step("Write the docs page") as said:
+        said.extend(write_docs(target))
+    _summarise(target, reports, built, steps)
+
+
+def build(target: Target, steps: Steps) -> str:
+    """Build and test the models; returns what passed.
+
+    Raises:
+        UserError: something failed.
+    """
     with steps.step("Build and test models") as said:
         rebuilt: list[str] = []
         built = dbt("build", target, label="Building", rebuilt=rebuilt)
         said.append(built)
         if rebuilt:
             said.append(f"What these are built from has changed, so in full: {', '.join(rebuilt)}")
-    if is_superuser(target):  # a profile of the user's own
-        access.open_to_roles(Server(), again=True)
-    with steps.step("Write the docs page") as said:
-        said.extend(write_docs(target))
-    _summarise(target, reports, built, steps)
+    return built
+
+
+def warn_of_marked(target: Target) -> None:
+    """Print how many transactions break a rule and so are in no fact, with what to do."""
+    try:
+        broken = marked.by_reason(target)
+    except psycopg2.Error:  # the build failed before it could say
+        return
+    if broken:
+        echo("\nNot in the facts: transactions that break a rule (all: marquee rejects show)")
+    for rule in broken:
+        said = one_line(rule.sentence, None)
+        echo(textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="    "))
 
 
 def write_docs(target: Target) -> list[str]:
@@ -180,6 +207,7 @@ def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Ste
     echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
     for table in sorted(+rows):
         echo(f"  {table:<32} {rows[table]:>9,}")
+    warn_of_marked(target)
     marts = marts_schema(target)
     reader = roles.acting_as("reporter", target)
     role = " --role reporter" if reader != target else ""

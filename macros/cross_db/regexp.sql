@@ -26,3 +26,18 @@
 {% macro postgres__regexp_first(expression, pattern) -%}
     substring({{ expression }} from '{{ pattern }}')
 {%- endmacro %}
+
+{# Replace every match of a regular expression by a text without backslash and dollar. #}
+{% macro regexp_replace_all(expression, pattern, replacement) -%}
+    {{ return(adapter.dispatch("regexp_replace_all")(
+        expression, pattern, replacement
+    )) }}
+{%- endmacro %}
+
+{% macro default__regexp_replace_all(expression, pattern, replacement) -%}
+    regexp_replace({{ expression }}, '{{ pattern }}', '{{ replacement }}')
+{%- endmacro %}
+
+{% macro postgres__regexp_replace_all(expression, pattern, replacement) -%}
+    regexp_replace({{ expression }}, '{{ pattern }}', '{{ replacement }}', 'g')
+{%- endmacro %}

@@ -24,6 +24,7 @@ from ingestion.sources.brands.settings import (
 )
 from ingestion.sources.brands.text import MARKS, content_of, decode, has_text, split
 from ingestion.sources.brands.values import Layout, UnreadableRow, row_of
+from ingestion.texts import normalize
 from ingestion.warehouse.paths import PROJECT_DIR
 
 
@@ -138,7 +139,7 @@ def _repeats(kind: FileKind) -> Callable[[dict, int], None]:
     seen: dict[tuple, int] = {}
 
     def check(row: dict, number: int) -> None:
-        brand = " ".join(row["brand"].split()).casefold()
+        brand = normalize(row["brand"]).casefold()
         keys: list[tuple[Any, ...]] = [("duplicate_row", repr(sorted(row.items())))]
         if kind is BRANDS:
             keys.append(("duplicate_brand", brand))
@@ -157,7 +158,7 @@ def _number_rows(reading: Reading) -> None:
     """Give rows without a rank or position their place in the file, or among their brand's rows."""
     placed: dict[str | None, int] = {}
     for row in reading.rows:
-        group = None if reading.kind is BRANDS else row["brand"]
+        group = None if reading.kind is BRANDS else normalize(row["brand"])
         placed[group] = placed.get(group, 0) + 1
         column = reading.kind.columns[0].name
         row[column] = placed[group] if row[column] is None else row[column]

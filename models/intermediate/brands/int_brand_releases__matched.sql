@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 with releases as (
     select * from {{ ref('int_brand_releases__unioned') }}
 ),

@@ -1,3 +1,5 @@
+{{ config(materialized='table') }}
+
 {#- chosen in view of all labelled releases: see dbt_project.yml -#}
 {%- set bounds = var('brand_match') -%}
 

@@ -24,6 +24,7 @@ bucketed as (
         transactions.transaction_status,
         transactions.payment_method,
         transactions.currency_code,
+        transactions.extra_fields,
         transactions.amount,
         transactions.event_at,
         transactions.loaded_at,

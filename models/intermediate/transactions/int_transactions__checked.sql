@@ -30,12 +30,19 @@ replaced_files as (
     select * from {{ ref('int_transaction_files__replaced') }}
 ),
 
+-- seeds are read as transactions are, however they are spelled
 currencies as (
-    select * from {{ ref('currencies') }}
+    select
+        {{ normalize_text('currency_code', 'upper') }} as currency_code,
+        largest_amount
+    from {{ ref('currencies') }}
 ),
 
 statuses as (
-    select * from {{ ref('transaction_statuses') }}
+    select
+        {{ normalize_text('transaction_status', 'upper') }}
+            as transaction_status
+    from {{ ref('transaction_statuses') }}
 ),
 
 checked as (
@@ -52,6 +59,7 @@ checked as (
         transactions.payment_method,
         transactions.currency_code,
         transactions.file_name,
+        transactions.extra_fields,
         transactions.amount,
         transactions.event_at,
         loads.loaded_at,

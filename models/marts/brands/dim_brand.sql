@@ -7,7 +7,8 @@ releases as (
 ),
 
 merchant_brands as (
-    select * from {{ ref('merchant_brands') }}
+    select {{ normalize_text('brand_name') }} as brand_name
+    from {{ ref('merchant_brands') }}
 ),
 
 -- a release list or a merchant can name a brand that the index does not

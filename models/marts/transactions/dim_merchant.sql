@@ -2,8 +2,12 @@ with attributes as (
     select * from {{ ref('int_transactions__attributes') }}
 ),
 
+-- spelled as transactions and brands are
 merchant_brands as (
-    select * from {{ ref('merchant_brands') }}
+    select
+        {{ normalize_text('merchant_name') }} as merchant_name,
+        {{ normalize_text('brand_name') }} as brand_name
+    from {{ ref('merchant_brands') }}
 ),
 
 named as (

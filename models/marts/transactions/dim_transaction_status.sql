@@ -4,7 +4,8 @@ with statuses as (
 
 unioned as (
     select
-        transaction_status,
+        {{ normalize_text('transaction_status', 'upper') }}
+            as transaction_status,
         status_description,
         is_approved,
         is_final

@@ -27,7 +27,11 @@ with transactions as (
 ),
 
 statuses as (
-    select * from {{ ref('transaction_statuses') }}
+    select
+        {{ normalize_text('transaction_status', 'upper') }}
+            as transaction_status,
+        is_approved
+    from {{ ref('transaction_statuses') }}
 ),
 
 ranked as (
@@ -79,7 +83,8 @@ final as (
         latest.event_at,
         latest.loaded_at,
         latest.file_checksum,
-        latest.file_line
+        latest.file_line,
+        latest.extra_fields
     from latest
     left join statuses
         on latest.transaction_status = statuses.transaction_status

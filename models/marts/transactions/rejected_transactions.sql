@@ -53,6 +53,19 @@ marked as (
         end as event_at,
         amount,
         currency_code,
+        cast(
+            case
+                when rejection_reason in ('negative_amount', 'absurd_amount')
+                    then {{ dbt.concat([
+                        "cast(amount as " ~ dbt.type_string() ~ ")",
+                        "coalesce(" ~ dbt.concat(["' '", "currency_code"]) ~ ", '')",
+                    ]) }}
+                when rejection_reason = 'unknown_status'
+                    then transaction_status
+                when rejection_reason = 'unknown_currency' then currency_code
+                else cast(event_at as {{ dbt.type_string() }})
+            end as {{ dbt.type_string() }}
+        ) as broken_value,
         cast(null as {{ dbt.type_string() }}) as raw_text
     from checked
 ),
@@ -70,6 +83,7 @@ unread as (
         cast(null as timestamp) as event_at,
         cast(null as numeric(18, 4)) as amount,
         cast(null as {{ dbt.type_string() }}) as currency_code,
+        cast(null as {{ dbt.type_string() }}) as broken_value,
         raw_text
     from rejects
 ),

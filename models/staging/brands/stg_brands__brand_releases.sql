@@ -10,8 +10,8 @@ renamed as (
         _file_line as file_line,
 
         -- text
-        {{ trim_text('brand') }} as brand_name,
-        {{ trim_text('release') }} as release_title,
+        {{ normalize_text('brand') }} as brand_name,
+        {{ normalize_text('release') }} as release_title,
         {{ normalize_title('release') }} as release_title_key,
         _file_name as file_name,
 

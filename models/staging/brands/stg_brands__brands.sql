@@ -10,8 +10,8 @@ renamed as (
         _file_line as file_line,
 
         -- text
-        {{ trim_text('brand') }} as brand_name,
-        {{ trim_text('top_release') }} as top_release_title,
+        {{ normalize_text('brand') }} as brand_name,
+        {{ normalize_text('top_release') }} as top_release_title,
         {{ normalize_title('top_release') }} as top_release_title_key,
         _file_name as file_name,
 

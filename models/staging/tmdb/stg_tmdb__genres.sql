@@ -8,7 +8,7 @@ renamed as (
         id as genre_id,
 
         -- text
-        {{ trim_text('name') }} as genre_name
+        {{ normalize_text('name') }} as genre_name
     from source
 )
 

@@ -15,8 +15,8 @@ renamed as (
         source.id as company_id,
 
         -- text
-        {{ trim_text('source.name') }} as company_name,
-        {{ trim_text('source.origin_country') }} as origin_country,
+        {{ normalize_text('source.name') }} as company_name,
+        {{ normalize_text('source.origin_country') }} as origin_country,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position

@@ -12,10 +12,10 @@ renamed as (
     select
         -- ids
         movies.id as movie_id,
-        {{ trim_text('source.iso_3166_1') }} as country_code,
+        {{ normalize_text('source.iso_3166_1') }} as country_code,
 
         -- text
-        {{ trim_text('source.name') }} as country_name,
+        {{ normalize_text('source.name') }} as country_name,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position

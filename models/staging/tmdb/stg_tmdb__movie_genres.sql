@@ -15,7 +15,7 @@ renamed as (
         source.id as genre_id,
 
         -- text
-        {{ trim_text('source.name') }} as genre_name,
+        {{ normalize_text('source.name') }} as genre_name,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position

@@ -12,11 +12,11 @@ renamed as (
     select
         -- ids
         movies.id as movie_id,
-        {{ trim_text('source.iso_639_1') }} as language_code,
+        {{ normalize_text('source.iso_639_1') }} as language_code,
 
         -- text
-        {{ trim_text('source.english_name') }} as language_name,
-        {{ trim_text('source.name') }} as native_language_name,
+        {{ normalize_text('source.english_name') }} as language_name,
+        {{ normalize_text('source.name') }} as native_language_name,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position

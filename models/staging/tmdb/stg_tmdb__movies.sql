@@ -20,16 +20,16 @@ renamed as (
     select
         -- ids
         id as movie_id,
-        {{ trim_text('imdb_id') }} as imdb_id,
+        {{ normalize_text('imdb_id') }} as imdb_id,
         belongs_to_collection__id as collection_id,
         _dlt_id as dlt_id,
 
         -- text
-        {{ trim_text('title') }} as title,
-        {{ trim_text('original_title') }} as original_title,
-        {{ trim_text('original_language') }} as original_language,
-        {{ trim_text('status') }} as status,
-        {{ trim_text('belongs_to_collection__name') }} as collection_name,
+        {{ normalize_text('title') }} as title,
+        {{ normalize_text('original_title') }} as original_title,
+        {{ normalize_text('original_language') }} as original_language,
+        {{ normalize_text('status') }} as status,
+        {{ normalize_text('belongs_to_collection__name') }} as collection_name,
         {{ normalize_title('title') }} as title_key,
         {{ normalize_title('original_title') }} as original_title_key,
 

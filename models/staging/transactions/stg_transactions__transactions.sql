@@ -12,13 +12,14 @@ renamed as (
         _file_line as file_line,
 
         -- text
-        {{ trim_text('merchant') }} as merchant_name,
-        {{ trim_text('category') }} as category_name,
-        {{ trim_text('city') }} as city_name,
-        upper({{ trim_text('status') }}) as transaction_status,
-        lower({{ trim_text('payment_method') }}) as payment_method,
-        upper({{ trim_text('currency') }}) as currency_code,
+        {{ normalize_text('merchant') }} as merchant_name,
+        {{ normalize_text('category') }} as category_name,
+        {{ normalize_text('city') }} as city_name,
+        {{ normalize_text('status', 'upper') }} as transaction_status,
+        {{ normalize_text('payment_method', 'lower') }} as payment_method,
+        {{ normalize_text('currency', 'upper') }} as currency_code,
         _file_name as file_name,
+        cast(extra_fields as {{ dbt.type_string() }}) as extra_fields,
 
         -- numerics; in the row's currency
         amount,
