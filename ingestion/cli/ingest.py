@@ -73,10 +73,12 @@ def ingest_transactions(
 ) -> None:
     """Land card transactions from PATHS.
 
-    PATHS are files, folders (not recursive) and globs, on disk or at s3://, gs:// and az://. A
-    bucket prefix must end in / and is read recursively. - reads standard input. Formats: JSON Lines
-    and CSV (plain or gzip), and Parquet. A file lands once, whatever its name. If a plain file has
-    grown, only its new lines land. A changed file is refused unless you pass --replace.
+    PATHS are files, folders (with the folders in them) and globs, on disk or at s3://, gs:// and
+    az://. A bucket prefix must end in /. - reads standard input. Formats: CSV (UTF-8, UTF-16 or
+    Windows-1252; lines above the header are left out), JSON (an object a line, arrays, pages with a
+    list of objects, change feeds) and Parquet; gzip, bzip2, xz, zstd, and zip with one file in it.
+    A file lands once, whatever its name. If a plain file has grown, only its new lines land. A
+    changed file is refused unless you pass --replace.
 
     Columns may be called otherwise than in the contract: a mapping says what they are (see
     docs/your-data.md). One that is shipped is found by the columns; --suggest writes another.

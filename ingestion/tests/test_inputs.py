@@ -139,6 +139,8 @@ def test_an_object_a_prefix_and_a_glob(land, query, bucket):
     bucket.put("in/2024/c.parquet", parquet(4, 5))
     bucket.put("in/", b"")
     bucket.put("in/notes.md", b"no transactions")
+    bucket.put("in/_delta_log/0.json", b"of a program")
+    bucket.put("in/year=2024/.x.csv", b"unfinished")
     bucket.put("other/d.jsonl.gz", gzip.compress(jsonl(6)))
     bucket.put("other/e [1]?.json", jsonl(7))
     bucket.put("other/f", csv(8))  # its first line says what it is
@@ -146,8 +148,11 @@ def test_an_object_a_prefix_and_a_glob(land, query, bucket):
     assert land(f"{bucket.url}/in/a.jsonl").rows == {"transactions": 2, "files": 1}
     report = land(f"{bucket.url}/in/")
     assert report.rows == {"transactions": 3, "files": 2}
-    assert len(report.notes) == 1
     assert f"{bucket.url}/in/a.jsonl has landed before (" in report.notes[0]
+    assert report.notes[1:] == [
+        f"{bucket.url}/in/: 3 files are hidden or of another kind, and left out:"
+        " _delta_log/0.json, notes.md, year=2024/.x.csv."
+    ]
     assert land(f"{bucket.url}/**/*.gz").rows == {"transactions": 1, "files": 1}
     land(f"{bucket.url}/other/e [1]?.json", f"{bucket.url}/other/f")
     assert land(bucket.url).rows == {"transactions": 0, "files": 0}  # the bucket, as a prefix

@@ -1242,13 +1242,30 @@ def test_paths_are_files_folders_and_globs(land, query, tmp_path):
 
 
 def test_a_folder_is_read_by_the_names_in_it(land, query, tmp_path):
-    """In any case of letters; hidden files are not there yet, and folders are others' business."""
+    """With the folders in it; in any case of letters; hidden files are not there yet."""
     folder = tmp_path / "in"
-    (folder / "below").mkdir(parents=True)
-    for name in ("A.JSONL", ".b.jsonl", "c.txt", "below/d.jsonl"):
-        (folder / name).write_text(line())
-    assert land(folder).rows == {"transactions": 1, "files": 1}
-    assert query("select _file_name from files") == [(str(folder / "A.JSONL"),)]
+    names = (
+        *("A.JSONL", "2024/03/d.jsonl", "year=2024/country=FR/part-0.csv", "_e.jsonl"),
+        *(".b.jsonl", "c.txt", "year=2024/_SUCCESS", "_delta_log/0.json", ".tmp/f.jsonl"),
+    )
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = GOOD | {"user_id": number}
+        values = ",".join(map(str, row.values()))
+        path.write_text(f"{','.join(row)}\n{values}\n" if "csv" in name else json.dumps(row))
+    (folder / "2024" / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "linked").symlink_to(folder / "2024" / "03", target_is_directory=True)
+    report = land(folder)
+    assert report.rows == {"transactions": 4, "files": 4}
+    assert report.notes == [
+        f"{folder}: 5 files are hidden or of another kind, and left out:"
+        " .b.jsonl, .tmp/f.jsonl, _delta_log/0.json, ...",
+        f"{folder}: what folders are named for does not land: year, country. If no column of the"
+        " files says it, a mapping can (constant).",
+    ]
+    landed = {Path(name).name for (name,) in query("select _file_name from files")}
+    assert landed == {"A.JSONL", "d.jsonl", "part-0.csv", "_e.jsonl"}
 
 
 def test_a_file_named_like_the_sample_is_ones_own(land, tmp_path, database):

@@ -87,6 +87,7 @@ def ingest(
     report.notes += todo.notes
     report.seconds = time.monotonic() - began
     _complain(todo, report)
+    report.notes += found.notes
     return report
 
 

@@ -45,9 +45,10 @@ REASONS = {
 MAX_REJECT_SHARE = 0.5  # default of `sources.transactions.max_reject_share`
 
 # Files of a folder that are read; other names are read when they are given one by one.
+_PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 PATTERNS = (
-    *("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz", "*.json", "*.json.gz"),
-    *("*.csv", "*.csv.gz", "*.tsv", "*.tsv.gz", "*.parquet"),
+    *(f"*.{kind}{pack}" for kind in ("jsonl", "ndjson", "json", "csv", "tsv") for pack in _PACKED),
+    *("*.parquet", "*.zip"),
 )
 
 HEADER_WITHIN = 50  # lines of CSV among which its header is looked for

@@ -7,13 +7,12 @@ what has landed and read as any local file is, and what came through a pipe outl
 from __future__ import annotations
 
 import errno
-import fnmatch
 import glob
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,12 +22,16 @@ from ingestion.object_store import CHANGED, STORES, as_user_error, etag_of, obje
 from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
+from ingestion.sources.transactions.inputs.folders import files_below, meant
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 STDIN = "<stdin>"
-KINDS = "Their names end with .jsonl, .ndjson, .json, .csv, .tsv (each also .gz) or .parquet."
+KINDS = (
+    "Their names end with .jsonl, .ndjson, .json, .csv, .tsv (each also .gz, .bz2, .xz, .zst),"
+    " .parquet or .zip."
+)
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,29 @@ class StandardInput:
 Input = LocalFile | RemoteFile | StandardInput
 
 
-def find_files(paths: Sequence[str | Path | Input]) -> list[Input]:
+class Found(list[Input]):
+    """Files that are meant, each once; ``notes`` say what was left out."""
+
+    def __init__(self, files: Iterable[Input], notes: list[str]) -> None:
+        super().__init__(files)
+        self.notes = notes
+
+
+def find_files(paths: Sequence[str | Path | Input]) -> Found:
     """The files that are meant, each once.
 
     Args:
-        paths: files, folders (the files of a known kind in them) and glob patterns; URLs of
+        paths: files, folders (all files of a known kind below) and glob patterns; URLs of
             objects, of prefixes with a ``/`` at the end (all objects of a known kind below) and
             globs; ``-`` for standard input; what this function has found before.
 
     Raises:
         UserError: there is no such file.
     """
+    if isinstance(paths, Found):
+        return paths
     found: dict[str, Input] = {}
+    notes: list[str] = []
     for given in paths:
         if isinstance(given, Input):
             files: list[Input] = [given]
@@ -110,14 +124,14 @@ def find_files(paths: Sequence[str | Path | Input]) -> list[Input]:
         elif str(given) == "-":
             files = [StandardInput()]
         elif str(given).lower().startswith("file:/"):
-            files = _local_files(str(on_disk(given, "The file")))
+            files = _local_files(str(on_disk(given, "The file")), notes)
         elif "://" in str(given):
-            files = _remote_files(str(given))
+            files = _remote_files(str(given), notes)
         else:
-            files = _local_files(str(given))
+            files = _local_files(str(given), notes)
         for file in files:
             found.setdefault(file.place, file)
-    return list(found.values())
+    return Found(found.values(), notes)
 
 
 def printable(path: str | Path) -> str:
@@ -125,13 +139,7 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def _is_meant(name: str) -> bool:
-    """Whether a file of a folder is one of transactions by its name; hidden ones are unfinished."""
-    kinds = (fnmatch.fnmatchcase(name.lower(), kind) for kind in settings.PATTERNS)
-    return not name.startswith(".") and any(kinds)
-
-
-def _local_files(given: str) -> list[Input]:
+def _local_files(given: str, notes: list[str]) -> list[Input]:
     try:
         path = Path(given).expanduser()
         is_folder, is_there = path.is_dir(), path.exists()
@@ -140,9 +148,9 @@ def _local_files(given: str) -> list[Input]:
     except (OSError, RuntimeError) as error:  # a name that is too long, ~ of nobody
         raise UserError(f"There is no file {given}.\nCheck the path.") from error
     if is_folder:
-        names = sorted(
-            str(file) for file in path.iterdir() if _is_meant(file.name) and file.is_file()
-        )
+        below = (file for file in files_below(path) if Path(file).is_file())
+        names, said = meant(below, str(path))
+        notes += map(printable, said)
         if not names:
             raise UserError(f"There is no file of transactions in {given}.\n{KINDS}")
     elif is_there:
@@ -159,7 +167,7 @@ def _local_files(given: str) -> list[Input]:
 # Object stores
 
 
-def _remote_files(url: str) -> list[Input]:
+def _remote_files(url: str, notes: list[str]) -> list[Input]:
     protocol, _, path = url.partition("://")
     bucket, _, key = path.partition("/")
     if ":" in bucket:  # said without the URL: there may be a secret in it
@@ -177,7 +185,9 @@ def _remote_files(url: str) -> list[Input]:
     with as_user_error(url):
         if not key or key.endswith("/"):
             objects = store.find(path, detail=True)
-            names = sorted(name for name in objects if _is_meant(name.rpartition("/")[2]))
+            below = sorted(name for name in objects if not name.endswith("/"))
+            names, said = meant(below, path)
+            notes += (f"{protocol}://{note}" for note in said)
             if not names:
                 raise UserError(f"There is no file of transactions below {url}.\n{KINDS}")
         else:
