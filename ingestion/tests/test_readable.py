@@ -11,8 +11,11 @@ import os
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -505,3 +508,97 @@ def test_quotes_behind_backslashes_are_never_kept_wrong(tmp_path, count, written
     assert [row["city"] for row in rows] == ["Zürich"] * (count + 1)
     assert {reject["reason_code"] for reject in rejects} <= {"not_csv", "column_count"}
     assert len(rejects) == count
+
+
+# Workbooks
+
+
+def workbook(**sheets: list[list]) -> bytes:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, cells in sheets.items():
+        sheet = book.create_sheet(title)
+        for values in cells:
+            sheet.append(values)
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def cells(*numbers: int) -> list[list]:
+    return [list(NAMES), *(list(row(number).values()) for number in numbers)]
+
+
+def test_a_workbook_is_read(tmp_path):
+    empty = [None] * len(NAMES)
+    table = [["Account statement"], [], *cells(1), empty, *cells(2)[1:]]
+    content = workbook(Notes=[["Printed by Jane"]], Rows=table, Empty=[])
+    for name, given in [
+        ("x.xlsx", content),
+        ("named otherwise", content),
+        ("x.zip", zipped("x.xlsx", content)),
+        ("x.xlsx.gz", gzip.compress(content)),
+    ]:
+        rows, rejects = read(tmp_path, name, given)
+        assert (users(rows), rejects) == ([(4, 1, "Zürich"), (6, 2, "København")], [])
+
+
+def test_cells_are_read_as_they_are_typed(tmp_path):
+    names = [
+        "transaction_id",
+        "event_ts",
+        "user_id",
+        "amount",
+        "ok",
+        "day",
+        "at",
+        "share",
+        "no",
+        "",
+    ]
+    values = [
+        *("t1", datetime(2024, 3, 1, 12, 30, 15), 4000123412341234, Decimal("1234.567"), True),
+        *(date(2024, 3, 2), time(8, 5), 0.1, None, "no name\nof its own"),
+    ]
+    [found], rejects = read(tmp_path, "x.xlsx", workbook(Rows=[names, values]))
+    assert rejects == []
+    assert (found["user_id"], found["amount"]) == ("4000123412341234", Decimal("1234.5670"))
+    assert found["event_ts"].isoformat() == "2024-03-01T12:30:15+00:00"
+    assert json.loads(found["extra_fields"]) == {
+        "ok": True,
+        "day": "2024-03-02",
+        "at": "08:05:00",
+        "share": 0.1,
+        "column_10": "no name\nof its own",
+    }
+
+
+def test_a_bad_row_of_a_workbook_is_named_by_its_row(tmp_path):
+    table = [*cells(1, 2), [*cells(3)[1][:3], "twelve", "Lyon"]]
+    table[2][3] = 1e20  # more digits than a spreadsheet holds
+    rows, rejects = read(tmp_path, "x.xlsx", workbook(Rows=table))
+    assert users(rows) == expected(2, 1)
+    assert [(r["_file_line"], r["reason_code"]) for r in rejects] == [
+        (3, "bad_amount"),
+        (4, "bad_amount"),
+    ]
+
+
+def test_of_several_sheets_the_one_with_the_columns_is_read(tmp_path):
+    rows, _ = read(tmp_path, "x.xlsx", workbook(Codes=[["code", "is"], ["FR", "x"]], Rows=cells(1)))
+    assert users(rows) == expected(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (workbook(March=cells(1), April=cells(2)), "has several sheets with rows: March, April"),
+        (workbook(Rows=[]), "has no sheet with a header and rows"),
+        (workbook(Rows=cells(1))[:-400], "is not a whole zip file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "cannot be read as a workbook"),
+    ],
+)
+def test_a_workbook_that_cannot_be_read(tmp_path, content, said):
+    with pytest.raises(UserError, match=said) as caught:
+        read(tmp_path, "x.xlsx", content)
+    assert len(caught.value.message.splitlines()) == 2

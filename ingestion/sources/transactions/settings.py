@@ -48,7 +48,7 @@ MAX_REJECT_SHARE = 0.5  # default of `sources.transactions.max_reject_share`
 _PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 PATTERNS = (
     *(f"*.{kind}{pack}" for kind in ("jsonl", "ndjson", "json", "csv", "tsv") for pack in _PACKED),
-    *("*.parquet", "*.zip"),
+    *("*.parquet", "*.zip", "*.xlsx", "*.xlsm", "*.xlsb", "*.xls", "*.ods"),
 )
 
 HEADER_WITHIN = 50  # lines of CSV among which its header is looked for

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STDIN = "<stdin>"
 KINDS = (
     "Their names end with .jsonl, .ndjson, .json, .csv, .tsv (each also .gz, .bz2, .xz, .zst),"
-    " .parquet or .zip."
+    " .parquet, .xlsx, .xlsb, .xls, .ods or .zip."
 )
 
 

@@ -30,6 +30,7 @@ from ingestion.sources.transactions.inputs.source_file import (
     look_at,
     probe,
 )
+from ingestion.sources.transactions.inputs.workbook import rows_of_workbook
 from ingestion.sources.transactions.mapping.choose import rules_for
 from ingestion.sources.transactions.settings import CHUNK_BYTES, MAX_LINE_BYTES, MIN_FREE_BYTES
 
@@ -95,21 +96,22 @@ def _errors_of_disk(name: str) -> Iterator[None]:
 def _copied(file: SourceFile, copy: Path, enough: int | None = None) -> SourceFile:
     """What is read in the place of a file, after it has been written; of text, enough bytes."""
     look = look_at(file.path, file.name)
-    if look.form == "workbook":
-        raise UserError(f"{file.name} is a workbook.\nSave the sheet as CSV (UTF-8).")
     is_text = look.form != "parquet"
     pieces = _pieces(file, look)
     with closing(pieces):
         size, checksum = _write(pieces, copy, file, is_text=is_text, enough=is_text and enough)
     if not enough and probe(file.path)[1] != file.checksum:
         raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
-    form = "jsonl" if look.form == "json" else look.form
+    form = "jsonl" if look.form in ("json", "workbook") else look.form
     ready = replace(file, path=copy, bytes=size, checksum=checksum, form=form)
     return replace(ready, gzipped=False, is_plain=True)
 
 
 def _pieces(file: SourceFile, look: Look) -> Generator[bytes, None, None]:
     with unpacked(file.path, file.name) as inner, errors_of(file.name, inner.layers):
+        if look.form == "workbook":
+            yield from rows_of_workbook(inner.stream, file.name)
+            return
         pieces: Iterable[bytes] = iter(lambda: inner.stream.read(CHUNK_BYTES), b"")
         if look.encoding:
             pieces = _as_utf8(pieces, look.encoding)
