@@ -76,9 +76,9 @@ def ingest_transactions(
     PATHS are files, folders (with the folders in them) and globs, on disk or at s3://, gs:// and
     az://. A bucket prefix must end in /. - reads standard input. Formats: CSV (UTF-8, UTF-16 or
     Windows-1252; lines above the header are left out), JSON (an object a line, arrays, pages with a
-    list of objects, change feeds), Parquet and workbooks; gzip, bzip2, xz, zstd, and zip with one file in it.
-    A file lands once, whatever its name. If a plain file has grown, only its new lines land. A
-    changed file is refused unless you pass --replace.
+    list of objects, change feeds), Parquet and workbooks; packed with gzip, bzip2, xz, zstd, or zip
+    with one file in it. A file lands once, whatever its name. If a plain file has grown, only its
+    new lines land. A changed file is refused unless you pass --replace.
 
     Columns may be called otherwise than in the contract: a mapping says what they are (see
     docs/your-data.md). One that is shipped is found by the columns; --suggest writes another.

@@ -410,6 +410,16 @@ def test_the_ledger_knows_the_file_as_it_was_given(land, database, tmp_path):
     assert not any(files for *_, files in os.walk(tmp_path / "dlt" / "transactions_inbox"))
 
 
+def test_what_a_killed_run_left_goes_with_the_next(land, tmp_path):
+    left = tmp_path / "dlt" / "transactions_inbox" / "prepared" / "half a copy"
+    left.parent.mkdir(parents=True)
+    left.write_text(csv(1))
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([row(1)]))
+    assert land(path).rows == {"transactions": 1, "files": 1}
+    assert not left.parent.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "versions"),
     [
