@@ -100,6 +100,9 @@ def check_western(chunks: Iterable[bytes], name: str) -> None:
             refuse(name, "ISO-2022-JP")
         if chunk.isascii():
             continue
+        if _is_utf8(chunk):
+            good += chunk.count(b"\n") + 1
+            continue
         for line in chunk.split(b"\n"):
             if line.isascii():
                 continue
@@ -108,6 +111,8 @@ def check_western(chunks: Iterable[bytes], name: str) -> None:
                 continue
             sample.append(line)
             size += len(line)
+            if size > SAMPLE_BYTES:
+                break
         if size > SAMPLE_BYTES:
             break
     words = [word for line in sample for word in _words(line)]

@@ -20,7 +20,7 @@ from ingestion.sources.transactions.encoding import BOM, as_utf8
 from ingestion.sources.transactions.mapping.rules import Rules
 from ingestion.sources.transactions.settings import CHUNK_BYTES, MAX_LINE_BYTES
 
-NUL, LF, CR, QUOTE, BACKSLASH, SPACE = b'\0\n\r"\\ '
+NUL, LF, CR, QUOTE, BACKSLASH, SPACE, DEL = b'\0\n\r"\\ \x7f'
 NUMBERS = b"numbers"  # metadata of a table of texts: its columns of numbers, parted by NUL
 
 Item = TypeVar("Item")
@@ -133,15 +133,19 @@ class Block:
 
     def _not_utf8(self) -> list[int]:
         """A position in each line that is not UTF-8."""
-        positions, start = [], 0
-        while True:
+        try:
+            self.data.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            return []
+        positions = []
+        for at in self._lines_at(np.flatnonzero(self._bytes > DEL)).tolist():
             try:
-                str(memoryview(self.data)[start:], "utf-8")
+                self.line(at).decode()  # not from here on: the error would copy all of it
             except UnicodeDecodeError as error:
-                positions.append(start + error.start)
-                start = int(self.ends[np.searchsorted(self.ends, positions[-1], side="right")])
-            else:
-                return positions
+                positions.append(int(self.starts[at]) + error.start)
+        return positions
 
 
 def blocks(
