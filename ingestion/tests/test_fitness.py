@@ -18,6 +18,7 @@ from psycopg2 import sql
 from ingestion import doctor
 from ingestion.errors import UserError
 from ingestion.sources import brands, transactions
+from ingestion.tests.built import Built
 from ingestion.tests.conftest import execute, unused_port
 from ingestion.tests.test_server import scratch_server
 from ingestion.warehouse.fitness import refuse_unfit
@@ -123,6 +124,19 @@ def test_the_command_refuses_in_two_lines(foreign: Target, file: Path, tmp_path:
             done.stderr
         )
     assert schemas(foreign) == []
+
+
+def test_dbt_alone_refuses_it_too(foreign: Target, tmp_path: Path) -> None:
+    """Before it makes anything: texts are normalised in UTF8 only."""
+    warehouse = Built(foreign, tmp_path)
+    warehouse.write_profile()
+    done = warehouse.dbt("build", "--select", "dim_date", check=False)
+    assert done.returncode
+    encoding = foreign.dbname.removeprefix("test_").upper()
+    assert f"is in {encoding}, which cannot hold every letter" in done.stdout
+    assert f"createdb -E UTF8 -T template0 {foreign.dbname}_utf8" in done.stdout
+    # but for the schema of what is selected, which dbt makes before any hook
+    assert warehouse.rows("select 1 from pg_tables where schemaname = 'marts'") == []
 
 
 def test_a_database_that_can_only_be_read_is_refused(database: Target, file: Path) -> None:

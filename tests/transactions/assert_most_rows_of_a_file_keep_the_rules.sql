@@ -1,8 +1,8 @@
 -- Of the rows that one load brought from one file, at most the share that the
--- variable transactions_max_marked_share allows break a rule: with more, the file
--- and the rules do not fit, and its facts would be missing without a word. One
--- row alone never fails a build. One row per load, file and reason, with what to
--- do about it.
+-- variable transactions_max_marked_share allows break a rule: with more, file
+-- and rules do not fit, and its facts would be missing without a word. One row
+-- alone never fails a build. One row per load, file and reason, with what to do
+-- about it.
 {{ config(meta={'says': 'message'}) }}
 
 with rejected as (
