@@ -198,6 +198,8 @@ def land_films(target: Target, films: pd.DataFrame) -> None:
     for table, columns, keys in (
         ("movies", MOVIES_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),
         ("movies__production_companies", LIST_FIELDS["production_companies"], nested),
+        ("movies__alternative_titles", LIST_FIELDS["alternative_titles"], nested),
+        ("movies__crew", LIST_FIELDS["crew"], nested),
         ("removed_movies", REMOVED_COLUMNS, "_dlt_load_id text, _dlt_id text unique"),
     ):
         typed = (f"{n} {TYPES.get(c['data_type'], c['data_type'])}" for n, c in columns.items())

@@ -15,7 +15,8 @@ from ingestion.warehouse.target import Target
 CANDIDATES = """
     select
         brand_name, list_position, movie_id, is_rerelease, title_cost::float8, vote_count,
-        company_affinity::float8, affinity_lack::float8, era_fit::float8, language_fit::float8,
+        brand_affinity::float8, person_lack::float8, affinity_lack::float8, era_fit::float8,
+        language_fit::float8,
         is_revenue_unknown, rival_count, is_open_below, score::float8,
         ln(estimated_gross_usd / expected_gross_usd)::float8 as surplus
     from intermediate.int_brand_releases__scored
@@ -36,8 +37,9 @@ def _surplus(rows: pd.DataFrame) -> pd.Series:
 FEATURES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "constant": lambda rows: np.ones(len(rows)),
     "votes": lambda rows: np.log10(1 + rows["vote_count"]),
-    "company_affinity": lambda rows: rows["company_affinity"],
+    "company_affinity": lambda rows: rows["brand_affinity"],
     "affinity_lack": lambda rows: rows["affinity_lack"],
+    "person_lack": lambda rows: rows["person_lack"],
     "era_fit": lambda rows: rows["era_fit"],
     "language_fit": lambda rows: rows["language_fit"],
     "revenue_unknown": lambda rows: rows["is_revenue_unknown"],

@@ -127,7 +127,7 @@ def client() -> Iterator[Callable[..., TmdbClient]]:
 
 def asked_for(stand_in: StandIn, since: int = 0) -> list[int]:
     """Films whose details were asked for, from the stand-in's n-th request on."""
-    paths = (re.fullmatch(r"/3/movie/(\d+)", path) for path in stand_in.requests[since:])
+    paths = (re.fullmatch(r"/3/movie/(\d+)(\?.*)?", path) for path in stand_in.requests[since:])
     return [int(path[1]) for path in paths if path]
 
 
@@ -224,6 +224,62 @@ def test_first_pull_lands_every_field_as_its_type(pull, query) -> None:
     ]
 
 
+def test_titles_and_authors_come_with_the_film(pull, query) -> None:
+    """In one request a film: what append_to_response brings lands in tables of its own."""
+    crew = [
+        {"id": 1, "name": "Anna Moor", "department": "Writing", "job": "Novel", "gender": 1},
+        {"id": 2, "name": "Al Tide", "department": "Directing", "job": "Director"},
+        {"id": 3, "name": "Jo Fell", "department": "Sound", "job": "Foley"},
+        {"id": 4, "name": None, "department": "Writing", "job": "Screenplay"},
+    ]
+    titles = [{"iso_3166_1": "US", "title": "High Tide", "type": ""}, {"title": ""}]
+    known = film(
+        603,
+        credits={"cast": [{"id": 9, "name": "A star"}], "crew": crew},
+        alternative_titles={"titles": titles},
+    )
+    odd = film(604, credits="none", alternative_titles={"titles": 7})
+    with StandIn([known, odd, film(605)], token=TOKEN) as stand_in:
+        pull(stand_in)
+        assert sorted(asked_for(stand_in)) == [603, 604, 605]
+
+    assert query(
+        "select movies.id, iso_3166_1, alternative.title, type"
+        " from raw_tmdb.movies__alternative_titles as alternative"
+        " join raw_tmdb.movies on movies._dlt_id = alternative._dlt_parent_id"
+        " order by _dlt_list_idx"
+    ) == [(603, "US", "High Tide", ""), (603, None, "", None)]
+    assert query(
+        "select id, name, department, job from raw_tmdb.movies__crew order by _dlt_list_idx"
+    ) == [
+        (1, "Anna Moor", "Writing", "Novel"),
+        (2, "Al Tide", "Directing", "Director"),
+        (4, None, "Writing", "Screenplay"),
+    ]
+    assert query("select extra_fields from raw_tmdb.movies where extra_fields is not null") == [
+        ({"alternative_titles": 7},)
+    ]
+    assert query("select movie_id, field, reason_code from raw_tmdb.rejects order by 1, 2") == [
+        (603, "alternative_titles[1]", "missing"),
+        (603, "crew[2].name", "missing"),
+        (604, "alternative_titles", "not_a_list"),
+        (604, "credits", "not_an_object"),
+    ]
+
+
+def test_the_stand_in_appends_what_is_asked_for() -> None:
+    with StandIn.of_sample() as stand_in:
+
+        def get(query: str) -> dict[str, Any]:
+            url = f"{stand_in.base_url}/movie/346364?api_key=any{query}"
+            return requests.get(url, timeout=5).json()
+
+        assert not {"credits", "alternative_titles"} & set(get(""))
+        both = get("&append_to_response=alternative_titles,credits,videos")
+    assert both["alternative_titles"] == {"titles": []}
+    assert [person["name"] for person in both["credits"]["crew"]] == ["Stephen King"]
+
+
 def test_tables_are_there_with_their_types_before_the_first_item(pull, query) -> None:
     expected = {f"movies__{name}": set(columns) for name, columns in LIST_FIELDS.items()}
     with StandIn([], token=TOKEN) as stand_in:
@@ -315,7 +371,7 @@ def test_killed_pull_goes_on_where_it_was(
         f"target, folder = {database!r}, Path({str(tmp_path / 'dlt')!r})\n"
         "tmdb.ingest(target, pipeline=make_pipeline('tmdb', target, folder))"
     )
-    hang = Fault(body="hang", path=r"/movie/25$", seconds=60, times=1)
+    hang = Fault(body="hang", path=r"/movie/25\b", seconds=60, times=1)
     with StandIn(films(40), token=TOKEN, faults=[hang]) as stand_in:
         monkeypatch.setenv("TMDB_API_TOKEN", TOKEN)
         monkeypatch.setenv("SOURCES__TMDB__BASE_URL", stand_in.base_url)
@@ -427,7 +483,7 @@ def test_an_error_amid_a_pull_loses_no_more_than_a_chunk(
     pull, query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCES__TMDB__CHUNK_SIZE", "4")
-    revoked = Fault(status=401, path=r"/movie/6$", times=1)
+    revoked = Fault(status=401, path=r"/movie/6\b", times=1)
     with StandIn(films(10), token=TOKEN, faults=[revoked]) as stand_in:
         with pytest.raises(UserError, match="refuses the token") as error:
             pull(stand_in)
@@ -445,7 +501,7 @@ def test_films_that_are_gone_are_left_out_and_counted(pull) -> None:
 
 
 def test_films_that_tmdb_fails_to_give_are_asked_for_by_the_next_pull(pull) -> None:
-    broken = Fault(status=500, path=r"/movie/2$")
+    broken = Fault(status=500, path=r"/movie/2\b")
     with StandIn(films(5), token=TOKEN, faults=[broken]) as stand_in:
         report = pull(stand_in)
         assert report.rows["movies"] == 4
@@ -461,7 +517,7 @@ def test_films_that_stay_broken_never_end_a_pull(
 ) -> None:
     """However many they are; each pull asks for some of them, and lands all others."""
     monkeypatch.setenv("SOURCES__TMDB__MAX_TRIES", "1")
-    broken = Fault(status=500, path=r"/movie/([2468]|1\d|2\d)$")
+    broken = Fault(status=500, path=r"/movie/([2468]|1\d|2\d)\b")
     with StandIn(films(40), token=TOKEN, faults=[broken]) as stand_in:
         with pytest.raises(UserError, match="no usable answer"):
             pull(stand_in)  # eleven in a row: the server may be down
@@ -508,7 +564,7 @@ def test_a_film_that_is_gone_is_asked_for_again_when_a_list_names_it(pull, query
 def test_an_outage_ends_the_pull(pull, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__TMDB__MAX_TRIES", "2")
     with (
-        StandIn(films(30), faults=[Fault(status=503, path=r"/movie/\d+$")]) as stand_in,
+        StandIn(films(30), faults=[Fault(status=503, path=r"/movie/\d+\b")]) as stand_in,
         pytest.raises(UserError, match=r"HTTP 503\)\.\nRun this again later"),
     ):
         pull(stand_in)

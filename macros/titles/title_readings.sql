@@ -20,10 +20,10 @@
 
 {# "Glass Harbour: High Tide": what is after the first colon. #}
 {% macro after_colon(folded) -%}
-    {{ regexp_remove(folded, "^[^:]*:") }}
+    substr({{ folded }}, position(':' in {{ folded }}) + 1)
 {%- endmacro %}
 
 {# "Glass Harbour: High Tide": what is before the first colon. #}
 {% macro before_colon(folded) -%}
-    {{ regexp_remove(folded, ":.*$") }}
+    {{ dbt.split_part(folded, "':'", 1) }}
 {%- endmacro %}

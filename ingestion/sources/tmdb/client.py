@@ -22,6 +22,7 @@ from ingestion.errors import UserError
 from ingestion.sources.tmdb.limits import TokenBucket, seconds_to_wait
 from ingestion.sources.tmdb.rows import Reject, fit, ids
 from ingestion.sources.tmdb.settings import (
+    APPENDED,
     CHANGES_DAYS,
     FILM_FIELDS,
     FIRST_FILM,
@@ -199,7 +200,8 @@ class TmdbClient:
             return fit(body.get("id"), FILM_FIELDS["id"])[0] == film_id
 
         try:
-            return self.get(f"/movie/{film_id}", accept=is_the_film)
+            parts = ",".join(field for field, _ in APPENDED.values())
+            return self.get(f"/movie/{film_id}", accept=is_the_film, append_to_response=parts)
         except _NotFoundError:
             return None
         except TmdbUnavailable as error:

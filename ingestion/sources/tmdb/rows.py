@@ -15,8 +15,10 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from ingestion.sources.tmdb.settings import (
+    APPENDED,
     AT_LEAST,
     AT_MOST,
+    AUTHORS,
     COLLECTION_FIELDS,
     FILM_FIELDS,
     GENRES_COLUMNS,
@@ -137,7 +139,7 @@ def film_row(film: dict[str, Any], pulled_at: datetime) -> tuple[dict[str, Any],
     """
     film_id, _ = fit(film["id"], FILM_FIELDS["id"])
     fitting = _Fitting(f"/movie/{film_id}", film_id)
-    row, extra = fitting.fitted(film, FILM_FIELDS)
+    row, extra = fitting.fitted(_flattened(film, fitting), FILM_FIELDS)
     collection = extra.pop("belongs_to_collection", None)
     if isinstance(collection, dict):
         row["belongs_to_collection"], collection = fitting.fitted(
@@ -151,12 +153,31 @@ def film_row(film: dict[str, Any], pulled_at: datetime) -> tuple[dict[str, Any],
         items = extra.get(name)
         if isinstance(items, list):
             row[name], extra[name] = fitting.entries(items, columns, name)
-            if not any(extra[name]):
+            if name in APPENDED or not any(extra[name]):
                 del extra[name]
         elif items is not None:
             fitting.put_aside(name, "not_a_list", items)
     row |= {"extra_fields": plain(extra) or None, "pulled_at": pulled_at}
     return row, fitting.rejects
+
+
+def _flattened(film: dict[str, Any], fitting: _Fitting) -> dict[str, Any]:
+    """The film with the lists that came with it beside its own, of the crew only its authors."""
+    objects = {field for field, _ in APPENDED.values()}
+    flat = {name: value for name, value in film.items() if name not in objects}
+    for name, (field, inner) in APPENDED.items():
+        part = film.get(field)
+        if isinstance(part, dict):
+            flat[name] = part.get(inner)
+        elif part is not None:
+            fitting.put_aside(field, "not_an_object", part)
+    if isinstance(flat.get("crew"), list):
+        flat["crew"] = [one for one in flat["crew"] if _is_author(one)]
+    return flat
+
+
+def _is_author(credit: Any) -> bool:
+    return not isinstance(credit, dict) or credit.get("department") in {*AUTHORS, None}
 
 
 def genre_rows(genres: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Reject]]:

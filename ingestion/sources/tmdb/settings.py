@@ -78,7 +78,13 @@ LIST_FIELDS = {
     "production_companies": columns(id="bigint", name="text", origin_country="text"),
     "production_countries": columns(iso_3166_1="text", name="text"),
     "spoken_languages": columns(iso_639_1="text", english_name="text", name="text"),
+    "alternative_titles": columns(iso_3166_1="text", title="text", type="text"),
+    "crew": columns(id="bigint", name="text", department="text", job="text"),
 }
+# Lists that TMDB gives with the film where append_to_response asks for them, in one request: where
+# they are in the answer. Nothing but their columns is kept: a cast has hundreds of entries.
+APPENDED = {"alternative_titles": ("alternative_titles", "titles"), "crew": ("credits", "crew")}
+AUTHORS = {"Writing", "Directing"}  # departments whose credits are kept
 METRICS_COLUMNS = columns(
     movie_id="bigint",
     pulled_at="timestamp",
@@ -115,6 +121,7 @@ AT_MOST = {
 NEEDED = {
     *("title", "genres.id", "genres.name", "production_companies.id", "production_companies.name"),
     *("production_countries.iso_3166_1", "spoken_languages.iso_639_1"),
+    *("alternative_titles.title", "crew.id", "crew.name"),
 }
 LONGEST_TEXT = 1000  # characters of a title or a name
 LONGEST_REJECT = 10_000  # characters kept of a value that is put aside

@@ -23,7 +23,9 @@ from typing import Any
 
 from ingestion.sources.tmdb.settings import CHANGES_DAYS, LAST_PAGE, SAMPLE_DIR
 from ingestion.sources.tmdb.standin_films import (
+    UNKNOWN_PARTS,
     Film,
+    appended_of,
     genres_of,
     listed,
     number_of,
@@ -110,10 +112,12 @@ class StandIn:
     def of_sample(cls, **options: Any) -> StandIn:
         """One that serves the bundled sample (see ``ingestion/sample/tmdb``)."""
         with gzip.open(SAMPLE_DIR / "movies.jsonl.gz", "rt", encoding="utf-8") as lines:
-            films = [json.loads(line) for line in lines]
+            films = {film["id"]: film for film in map(json.loads, lines)}
+        for film_id, parts in appended_of(SAMPLE_DIR).items():
+            films[film_id] |= parts
         with gzip.open(SAMPLE_DIR / "pulls.csv.gz", "rt", encoding="utf-8", newline="") as lines:
             pulls = [pull_of(row) for row in csv.DictReader(lines)]
-        return cls(films, pulls, **options)
+        return cls(films.values(), pulls, **options)
 
     @property
     def base_url(self) -> str:
@@ -184,9 +188,14 @@ class StandIn:
             refuse(404)
         if film_id in self.bodies:
             return self.bodies[film_id]
-        if film_id not in self._bodies:
-            self._bodies[film_id] = json.dumps(self._today[film_id]).encode()
-        return self._bodies[film_id]
+        asked = query.get("append_to_response", "").split(",")
+        key = film_id, *(part for part in UNKNOWN_PARTS if part in asked)
+        if key not in self._bodies:
+            film = {**UNKNOWN_PARTS, **self._today[film_id]}
+            left_out = set(UNKNOWN_PARTS).difference(key)
+            shown = {name: value for name, value in film.items() if name not in left_out}
+            self._bodies[key] = json.dumps(shown).encode()
+        return self._bodies[key]
 
     def _discover(self, query: dict[str, str]) -> Any:
         page = _page(query)

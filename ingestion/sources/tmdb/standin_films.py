@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import unicodedata
+from collections import defaultdict
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 LISTED = (  # the fields of a film in a list of films
@@ -16,6 +19,23 @@ LISTED = (  # the fields of a film in a list of films
 
 
 Film = dict[str, Any]
+# What append_to_response can ask for, where nothing is known
+UNKNOWN_PARTS: Film = {"alternative_titles": {"titles": []}, "credits": {"cast": [], "crew": []}}
+
+
+def appended_of(folder: Path) -> dict[int, Film]:
+    """What the sample knows of films beyond ``/movie/{id}``, as TMDB appends it."""
+    parts: dict[int, Film] = defaultdict(dict)
+    for name, field, inner in (
+        ("alternative_titles.csv", "alternative_titles", "titles"),
+        ("authors.csv", "credits", "crew"),
+    ):
+        with (folder / name).open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                film = parts[int(row.pop("movie_id"))]
+                entry: Film = {**row, "id": int(row["id"])} if "id" in row else {**row, "type": ""}
+                film.setdefault(field, {inner: []})[inner].append(entry)
+    return parts
 
 
 def pull_of(row: dict[str, str]) -> Film:

@@ -15,6 +15,10 @@ affinities as (
     select * from {{ ref('int_brand_releases__company_affinities') }}
 ),
 
+persons as (
+    select * from {{ ref('int_brand_releases__person_affinities') }}
+),
+
 languages as (
     select * from {{ ref('int_brand_releases__language_fits') }}
 ),
@@ -27,16 +31,22 @@ eras as (
     select * from {{ ref('int_brand_releases__era_fits') }}
 ),
 
--- how much the films of a brand have their companies in common
+-- how much the films of a brand have their companies, and their authors as far
+-- as these are known, in common
 usual_affinities as (
     select
         certain.brand_name,
-        avg(coalesce(affinities.company_affinity, 0)) as usual_affinity
+        avg(coalesce(affinities.company_affinity, 0)) as usual_affinity,
+        avg(persons.person_affinity) as usual_person_affinity
     from certain
     left join affinities
         on
             certain.brand_release_key = affinities.brand_release_key
             and certain.movie_id = affinities.movie_id
+    left join persons
+        on
+            certain.brand_release_key = persons.brand_release_key
+            and certain.movie_id = persons.movie_id
     group by certain.brand_name
 ),
 
@@ -51,11 +61,28 @@ evidence as (
         coalesce(languages.language_fit, {{ weights.usual_language_fit }})
             as language_fit,
         coalesce(affinities.company_affinity, 0) as company_affinity,
+        persons.person_affinity,
+        -- companies or an author: one of them is enough
+        greatest(
+            coalesce(affinities.company_affinity, 0),
+            coalesce(persons.person_affinity, 0)
+        ) as brand_affinity,
         greatest(
             coalesce(usual_affinities.usual_affinity, 0)
-            - coalesce(affinities.company_affinity, 0),
+            - greatest(
+                coalesce(affinities.company_affinity, 0),
+                coalesce(persons.person_affinity, 0)
+            ),
             0
         ) as affinity_lack,
+        -- nothing where the authors of the film, or of the brand, are unknown
+        greatest(
+            coalesce(
+                usual_affinities.usual_person_affinity - persons.person_affinity,
+                0
+            ),
+            0
+        ) as person_lack,
         expected.is_open_below,
         case
             when not possible.is_rerelease
@@ -70,6 +97,10 @@ evidence as (
         on
             possible.brand_release_key = affinities.brand_release_key
             and possible.movie_id = affinities.movie_id
+    left join persons
+        on
+            possible.brand_release_key = persons.brand_release_key
+            and possible.movie_id = persons.movie_id
     left join usual_affinities
         on possible.brand_name = usual_affinities.brand_name
     left join languages
@@ -88,8 +119,9 @@ weighed as (
         *,
         {{ weights.constant }}
         + {{ weights.votes }} * ln(1 + vote_count) / ln(10)
-        + {{ weights.company_affinity }} * company_affinity
+        + {{ weights.company_affinity }} * brand_affinity
         + {{ weights.affinity_lack }} * affinity_lack
+        + {{ weights.person_lack }} * person_lack
         + {{ weights.era_fit }} * era_fit
         + {{ weights.language_fit }} * language_fit
         + case
@@ -130,6 +162,9 @@ final as (
         is_open_below,
         cast(exp(expected_log_gross) as numeric(20, 2)) as expected_gross_usd,
         cast(company_affinity as numeric(6, 4)) as company_affinity,
+        cast(person_affinity as numeric(6, 4)) as person_affinity,
+        cast(brand_affinity as numeric(6, 4)) as brand_affinity,
+        cast(person_lack as numeric(6, 4)) as person_lack,
         cast(affinity_lack as numeric(6, 4)) as affinity_lack,
         cast(era_fit as numeric(6, 4)) as era_fit,
         cast(language_fit as numeric(6, 4)) as language_fit,

@@ -6,17 +6,26 @@ removed_movies as (
     select * from {{ ref('stg_tmdb__removed_movies') }}
 ),
 
+-- apart from movies, which PostgreSQL reads with one process where it is used
+-- twice
+pulls as (
+    select
+        movie_id,
+        pulled_at
+    from {{ ref('stg_tmdb__movies') }}
+),
+
 -- since its last pull: a film that came back has been pulled after that
 removals as (
     select
-        movies.movie_id,
+        pulls.movie_id,
         min(removed_movies.asked_at) as removed_at
-    from movies
+    from pulls
     inner join removed_movies
         on
-            movies.movie_id = removed_movies.movie_id
-            and movies.pulled_at < removed_movies.asked_at
-    group by movies.movie_id
+            pulls.movie_id = removed_movies.movie_id
+            and pulls.pulled_at < removed_movies.asked_at
+    group by pulls.movie_id
 ),
 
 final as (
