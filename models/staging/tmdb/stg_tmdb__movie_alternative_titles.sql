@@ -14,9 +14,9 @@ renamed as (
         movies.id as movie_id,
 
         -- text
-        {{ trim_text('source.title') }} as title,
-        {{ trim_text('source.iso_3166_1') }} as country_code,
-        {{ trim_text('source.type') }} as title_type,
+        {{ normalize_text('source.title') }} as title,
+        {{ normalize_text('source.iso_3166_1') }} as country_code,
+        {{ normalize_text('source.type') }} as title_type,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position

@@ -15,9 +15,9 @@ renamed as (
         source.id as person_id,
 
         -- text
-        {{ trim_text('source.name') }} as person_name,
-        {{ trim_text('source.department') }} as department,
-        {{ trim_text('source.job') }} as job,
+        {{ normalize_text('source.name') }} as person_name,
+        {{ normalize_text('source.department') }} as department,
+        {{ normalize_text('source.job') }} as job,
 
         -- numerics
         source._dlt_list_idx + 1 as list_position
