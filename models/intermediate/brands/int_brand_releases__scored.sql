@@ -78,7 +78,8 @@ evidence as (
         -- nothing where the authors of the film, or of the brand, are unknown
         greatest(
             coalesce(
-                usual_affinities.usual_person_affinity - persons.person_affinity,
+                usual_affinities.usual_person_affinity
+                - persons.person_affinity,
                 0
             ),
             0
