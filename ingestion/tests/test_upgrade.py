@@ -201,12 +201,15 @@ def test_raw_tables_of_an_older_release_get_its_columns(edited: Edited) -> None:
         alter table raw_transactions.files drop column replay_of cascade, drop column etag;
         alter table raw_tmdb.movies__genres drop column name cascade;
         drop table raw_tmdb.removed_movies cascade;
+        drop table raw_tmdb.movies__crew cascade;
+        drop table raw_tmdb.movies__alternative_titles cascade;
     """)
     rows = "select count(*) from raw_transactions.files"
     before = edited.one(rows)
     refused = edited.dbt("run", "--select", "staging", check=False)
     assert refused.returncode
-    for name in ("raw_transactions.files.replay_of", "raw_tmdb.removed_movies", "marquee run"):
+    tables = ("removed_movies", "movies__crew", "movies__alternative_titles")
+    for name in ("files.replay_of", *(f"raw_tmdb.{table}" for table in tables), "marquee run"):
         assert name in refused.stdout
     added = raw_tables.bring_forward(edited.target)
     assert sorted(added) == [
@@ -223,6 +226,10 @@ def test_raw_tables_of_an_older_release_get_its_columns(edited: Edited) -> None:
     )
     edited.marquee("ingest", "transactions", str(edited.folder / "t.jsonl"))
     assert edited.one(rows) == before + 1
+    # as do tables, without a film that is pulled again
+    edited.marquee("ingest", "tmdb")
+    assert edited.one("select count(*) from raw_tmdb.movies__crew") == 0
+    edited.dbt("run", "--select", "staging.tmdb", "+int_brand_releases__matched")
 
 
 VIEWS = """
