@@ -18,6 +18,7 @@ from decimal import Decimal
 import pytest
 from psycopg2 import sql
 
+from ingestion.sources.transactions.settings import NULL_WORDS
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import execute
 from ingestion.texts import WHITE_SPACE, normalize, trim
@@ -86,8 +87,9 @@ SPELLED = [
     transaction(2_500 + n, merchant=text)
     for n, text in enumerate(text for spellings in ALIKE.values() for text in spellings)
 ]
-NO_STATUS = [transaction(3_000 + n, status=text) for n, text in enumerate(TEXTS)]
-NO_CURRENCY = [transaction(4_000 + n, currency=text) for n, text in enumerate(TEXTS)]
+OF_NO_SEED = [text for text in TEXTS if text not in NULL_WORDS]
+NO_STATUS = [transaction(3_000 + n, status=text) for n, text in enumerate(OF_NO_SEED)]
+NO_CURRENCY = [transaction(4_000 + n, currency=text) for n, text in enumerate(OF_NO_SEED)]
 MOMENTS = {
     "0001-01-01T00:00:00Z": "ancient_timestamp",
     "1970-01-01T00:00:00Z": "ancient_timestamp",
@@ -208,7 +210,8 @@ def _amounts(rows: list[dict], field: str, how=lambda text: text) -> dict[str | 
     """Sum of amounts by a field's normalized text, None where nothing is left of it."""
     sums: Counter[str | None] = Counter()
     for row in rows:
-        sums[how(normalize(row.get(field) or "")) or None] += row["amount"]
+        text = row.get(field)
+        sums[how(normalize("" if text in (None, *NULL_WORDS) else text)) or None] += row["amount"]
     return dict(sums)
 
 
