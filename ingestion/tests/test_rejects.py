@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_exported(run, tmp_path):
     said = run("rejects", "export", out, "--reason", "bad_transaction_id", code=1)
     assert (
         said == "Error: There are no open rejects with the reason bad_transaction_id.\n"
-        "Nothing is written.\n"
+        "Nothing is written. For rows that are marked: --marked\n"
     )
     assert not out.exists()
     run("rejects", "export", out)
