@@ -35,7 +35,7 @@
     case
         when {{ expression }} !~ '[^!-~ ]{{ unclean }}' then {{ expression }}
         when
-            {{ expression }} is nfc normalized
+            is_normalized({{ expression }}, 'NFC')
             and {{ expression }}
             !~ '[{{ white_space() | replace(" ", "") }}]{{ unclean }}'
             then {{ expression }}
