@@ -471,8 +471,9 @@ def test_a_file_with_made_ids_grows(land, query, tmp_path):
 
 def test_rejects_of_a_mapped_file_are_corrected(land, query, database, tmp_path):
     path, mapping = tmp_path / "x.csv", tmp_path / "m.yml"
-    path.write_text(HEAD + "a,01.03.2024,u,1,\nb,31.02.2024,u,2,\nc,02.03.2024,u,4,\n")
-    mapping.write_text(COLUMNS.replace("when", "{from: when, format: '%d.%m.%Y'}"))
+    path.write_text(HEAD + "a,01.03.2024,u,1,\nb,31.02.2024,u,1.234,\nc,02.03.2024,u,4,\n")
+    columns = COLUMNS.replace("when", "{from: when, format: '%d.%m.%Y'}")
+    mapping.write_text(columns.replace("much", "{from: much, decimal: ','}"))
     land(path, mapping=str(mapping))
     mapping.unlink()  # what has landed does not hang on it
     warehouse = Built(database, tmp_path)

@@ -111,6 +111,7 @@ class MappedRules:
         self.names, self.amounts = mapping.names, mapping.amount.columns
         self.ids = tuple(name for each in IDS for name in mapping.fields[each].sources)
         self.decimal = mapping.amount.decimal
+        self._decimals = Decimals.fixed(self.decimal) if self.decimal else None
         self.makes_ids = bool(mapping.fields["transaction_id"].key)
         self._footers = [re.compile(pattern) for pattern in mapping.skip_lines]
 
@@ -120,7 +121,7 @@ class MappedRules:
         extra: Sequence[tuple[str, Any]] = (),
         decimals: Decimals = NO_FILE,
     ) -> tuple | None:
-        return values.row_of(self._mapping, found, extra, decimals)
+        return values.row_of(self._mapping, found, extra, self._decimals or decimals)
 
     def query(self, decimals: Decimals, numbers: frozenset[str]) -> str | None:
         pieces = in_sql.pieces(self._mapping, decimals, numbers)
