@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -62,9 +63,8 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
             return url if target.password else url.replace(":-@", "@", 1)
 
     # dlt insists on a password, also where the server asks for none, or libpq finds it (~/.pgpass)
-    url = replace(target, password=target.password or "-").url
-    session = f"application_name={_mark(source)}&client_encoding=utf8"
-    credentials = Credentials(f"{url}{'&' if '?' in url else '?'}{session}")
+    with_password = replace(target, password=target.password or "-")
+    credentials = Credentials(url_of_loads(source, with_password))
     credentials.resolve()  # dlt makes its own class of others
     return dlt.pipeline(
         pipeline_name=source,
@@ -72,6 +72,13 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
         destination=postgres(credentials=credentials),
         pipelines_dir=str(make_state_dir(pipelines_dir or working_dir(target))),
     )
+
+
+def url_of_loads(source: str, target: Target) -> str:
+    """The URL by which loads of a source connect, so that they are known in the warehouse."""
+    url = target.url
+    session = f"application_name={_mark(source)}&client_encoding=utf8"
+    return f"{url}{'&' if '?' in url else '?'}{session}"
 
 
 def working_dir(target: Target) -> Path:
@@ -183,11 +190,12 @@ def refusals(source: str) -> Iterator[None]:
     """
     import psycopg2
     from adbc_driver_manager import Error as AdbcError
-    from dlt.pipeline.exceptions import PipelineStepFailed
 
     try:
         yield
-    except (PipelineStepFailed, psycopg2.Error, AdbcError) as error:
+    except Exception as error:
+        if not isinstance(error, psycopg2.Error | AdbcError) and not _is_of_dlt(error):
+            raise
         cause: BaseException | None = error
         while cause and not isinstance(cause, psycopg2.Error | AdbcError):
             cause = cause.__cause__ or cause.__context__
@@ -205,6 +213,12 @@ def refusals(source: str) -> Iterator[None]:
             f"The warehouse did not take the load of {source}: {reason}\n"
             "Correct that and run the same command again: it goes on where this one stopped."
         ) from error
+
+
+def _is_of_dlt(error: Exception) -> bool:
+    """Whether a step of dlt failed; where dlt was not imported, none did."""
+    exceptions = sys.modules.get("dlt.pipeline.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.PipelineStepFailed)
 
 
 def finish_pending(pipeline: dlt.Pipeline, target: Target) -> list[str]:

@@ -33,20 +33,40 @@ TYPES = {
 }
 
 
-def declared() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Columns that the loads of this release write, by source and table, as dlt takes them."""
-    from ingestion.sources.brands import settings as brands
-    from ingestion.sources.tmdb import settings as tmdb
+def _of_brands() -> dict[str, Any]:
+    from ingestion.sources.brands import settings
+
+    return settings.TABLES
+
+
+def _of_transactions() -> dict[str, Any]:
     from ingestion.sources.transactions import tables
 
-    films = {f"movies__{name}": columns for name, columns in tmdb.LIST_FIELDS.items()} | {
-        "movies": tmdb.MOVIES_COLUMNS,
-        "movie_metrics": tmdb.METRICS_COLUMNS,
-        "genres": tmdb.GENRES_COLUMNS,
-        "rejects": tmdb.REJECTS_COLUMNS,
-        "removed_movies": tmdb.REMOVED_COLUMNS,
+    return tables.COLUMNS
+
+
+def _of_tmdb() -> dict[str, Any]:
+    from ingestion.sources.tmdb import settings
+
+    return {f"movies__{name}": columns for name, columns in settings.LIST_FIELDS.items()} | {
+        "movies": settings.MOVIES_COLUMNS,
+        "movie_metrics": settings.METRICS_COLUMNS,
+        "genres": settings.GENRES_COLUMNS,
+        "rejects": settings.REJECTS_COLUMNS,
+        "removed_movies": settings.REMOVED_COLUMNS,
     }
-    return {"brands": brands.TABLES, "transactions": tables.COLUMNS, "tmdb": films}
+
+
+SOURCES = {"brands": _of_brands, "transactions": _of_transactions, "tmdb": _of_tmdb}
+
+
+def declared(*sources: str) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Columns that the loads of this release write, by source and table, as dlt takes them.
+
+    Args:
+        sources: which ones; none for all. Only these are imported.
+    """
+    return {source: SOURCES[source]() for source in sources or SOURCES}
 
 
 def bring_forward(target: Target, *sources: str) -> list[str]:
@@ -67,9 +87,7 @@ def bring_forward(target: Target, *sources: str) -> list[str]:
     """
     changed = []
     with closing(target.connect()) as connection:
-        for source, tables in declared().items():
-            if sources and source not in sources:
-                continue
+        for source, tables in declared(*sources).items():
             lacking = _lacking(connection, f"raw_{source}", tables)
             numbers = _numbers(connection, f"raw_{source}", tables)
             if lacking or numbers:

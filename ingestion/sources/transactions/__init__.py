@@ -11,9 +11,9 @@ What a load guarantees:
   skipped, whatever its name; a file that grew lands its new lines; a file whose content changed
   otherwise is refused, or lands whole as the replacement of what landed from its path before
   (``is_replacement``: all earlier loads of that path no longer count).
-- A load counts once ``_dlt_loads`` lists it (status 0). Its rows are one transaction: after a kill
-  they are all there, and the next run lists the load, or none is, and it reads the files again. So
-  each line is there once.
+- A load counts once ``_dlt_loads`` lists it (status 0). Its rows and that line are one transaction:
+  after a kill all of it is there, or nothing, and the next run reads the files again. So each line
+  is there once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.pipeline import LoadReport, one_at_a_time, working_dir
 from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.landing.load import finish_earlier, open_load
+from ingestion.warehouse.paths import make_state_dir
 
 if TYPE_CHECKING:
     import dlt
 
     from ingestion.sources.transactions.inputs.files import Input
     from ingestion.sources.transactions.inputs.plan import Plan
+    from ingestion.sources.transactions.landing.copy import Copy
     from ingestion.sources.transactions.mapping.spec import Mapping
     from ingestion.warehouse.target import Target
 
@@ -75,15 +77,17 @@ def ingest(
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     raw_tables.bring_forward(target, "transactions")
     with one_at_a_time("transactions", target):
-        pipeline = pipeline or make_pipeline("transactions", target)
-        finish_earlier(pipeline, target, report)
-        landed = ledger.landed(target, pipeline.dataset_name)
-        with files.Inbox(_inbox(pipeline)) as inbox:
+        finish_earlier(target, report)
+        landed = ledger.landed(target, settings.DATASET)
+        folder = Path(pipeline.pipelines_dir) if pipeline else working_dir(target)
+        # where files from elsewhere are copied; not in dlt's own folder, which dlt may empty
+        with files.Inbox(make_state_dir(folder) / "transactions_inbox") as inbox:
             asked = plan.Asked(replace, mapping)
             todo = plan.make_plan(inbox.receive(found), landed, inbox, asked)
             report.notes += inbox.notes
             if todo.files:
-                _land(todo, pipeline, report, inbox.prepared)
+                with open_load(target, pipeline) as copy:
+                    _land(todo, copy, report, inbox.prepared)
     report.notes += todo.notes
     report.seconds = time.monotonic() - began
     _complain(todo, report)
@@ -91,13 +95,11 @@ def ingest(
     return report
 
 
-def _land(plan: Plan, pipeline: dlt.Pipeline, report: LoadReport, copies: Path) -> None:
+def _land(plan: Plan, copy: Copy, report: LoadReport, copies: Path) -> None:
     from ingestion.sources.transactions.landing.files import Landing
 
-    share = _max_reject_share()
-    with open_load(pipeline) as copy:
-        landing = Landing(plan, copy, share, copies)
-        landing.read()
+    landing = Landing(plan, copy, _max_reject_share, copies)
+    landing.read()
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
@@ -139,8 +141,3 @@ def _max_reject_share() -> float:
             f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
         )
     return share
-
-
-def _inbox(pipeline: dlt.Pipeline) -> Path:
-    """Where files from elsewhere are copied; not in dlt's folder, which dlt may empty."""
-    return Path(pipeline.pipelines_dir) / f"{pipeline.pipeline_name}_inbox"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
@@ -75,17 +75,18 @@ def unlisted(target: Target, dataset: str) -> list[str]:
 def check_clock(target: Target, dataset: str) -> None:
     """See to it that a load which begins now counts as later than all before.
 
-    Loads are told apart by when they finished, by the clock of the machine that ran them.
+    Loads are told apart by when they finished, by the server's clock; those of older releases by
+    the clock of the machine that ran them.
 
     Raises:
-        UserError: this machine's clock is behind that of the newest load.
+        UserError: the server's clock is behind the newest load.
     """
-    query = "select max(inserted_at) from {loads} having max(inserted_at) is not null"
+    query = "select extract(epoch from max(inserted_at) - clock_timestamp()) from {loads}"
     found = _rows(target, query, loads=(dataset, "_dlt_loads"))
-    behind = (found[0][0] - datetime.now(timezone.utc)).total_seconds() if found else 0
+    behind = float(found[0][0] or 0) if found else 0
     if behind > MAX_CLOCK_DRIFT_SECONDS:
         raise UserError(
-            f"This machine's clock is {behind:,.0f} s behind the newest load:"  # noqa: S608
+            f"The server's clock is {behind:,.0f} s behind the newest load:"  # noqa: S608
             " what lands now would count as old.\n"
             "Set the clock right. If it was wrong for that load, instead:"
             f" update {dataset}._dlt_loads set inserted_at = now() where inserted_at > now();"

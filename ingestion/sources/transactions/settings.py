@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+DATASET = "raw_transactions"
+
 # The contract's fields, in the order of the raw table. The first four are mandatory.
 FIELDS = (
     "transaction_id",

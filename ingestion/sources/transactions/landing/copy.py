@@ -13,17 +13,41 @@ import pyarrow as pa
 from ingestion.sources.transactions import settings
 
 # Rows of one load lie side by side, so an index of page ranges finds them, takes no room and costs
-# a load next to nothing. Whoever does not own the table goes without.
-OWNED = """
-    select from pg_class where oid = 'DATASET.transactions'::regclass
-    and pg_has_role(relowner, 'usage')
+# a load next to nothing. Whoever does not own the table goes without. An index is made once: making
+# one waits for all who write.
+INDEXES = {
+    ("transactions", "transactions_by_load"): "brin (_dlt_load_id) with (pages_per_range = 32)",
+    ("_dlt_loads", "dlt_loads_by_time"): "btree (inserted_at)",
+}
+MISSING = """
+    select from pg_class
+    where oid = 'DATASET.TABLE'::regclass and pg_has_role(relowner, 'usage')
+    and to_regclass('DATASET.INDEX') is null
 """
-
-
-INDEX = (
-    "create index if not exists transactions_by_load on DATASET.transactions"
-    " using brin (_dlt_load_id) with (pages_per_range = 32)",
-    "select brin_summarize_new_values('DATASET.transactions_by_load')",
+SUMMARIZE = """
+    select brin_summarize_new_values(oid::regclass) from pg_class
+    where oid = to_regclass('DATASET.transactions_by_load') and pg_has_role(relowner, 'usage')
+"""
+NEW_ID = "select cast(extract(epoch from clock_timestamp()) as text)"
+# The line that makes a load count, as dlt would write it. Whoever holds the lock commits before the
+# next one is stamped, so loads become visible in the order of their stamps: a build that has seen
+# one never meets an earlier one later.
+LIST = (
+    "lock table DATASET._dlt_loads in share row exclusive mode",
+    """
+    insert into DATASET._dlt_loads
+        (load_id, schema_name, status, inserted_at, schema_version_hash)
+    select
+        'LOAD_ID', 'transactions', 0,
+        greatest(
+            clock_timestamp(),
+            (select max(inserted_at) + interval '1 microsecond' from DATASET._dlt_loads)
+        ),
+        (
+            select version_hash from DATASET._dlt_version
+            where schema_name = 'transactions' order by inserted_at desc limit 1
+        )
+    """,
 )
 
 _WAKE_EVERY, _CANCEL_EVERY = 1, 0.2  # seconds
@@ -38,19 +62,20 @@ class Copy:
     Args:
         url: of the warehouse.
         dataset: the schema.
-        load_id: the load, for ``_dlt_load_id``.
 
     Attributes:
+        load_id: the load, for ``_dlt_load_id``: seconds since 1970 by the server's clock.
         rows: number of rows written and not rolled back.
     """
 
-    def __init__(self, url: str, dataset: str, load_id: str) -> None:
+    def __init__(self, url: str, dataset: str) -> None:
         from adbc_driver_postgresql import dbapi
 
-        self.load_id, self.rows, self._rows_before = load_id, 0, 0
+        self.rows = self._rows_before = 0
         self._dataset = dataset
         self._connection = dbapi.connect(url)
         self._cursor = self._connection.cursor()
+        self.load_id = self.ask(NEW_ID)[0][0]
         self._thread = ThreadPoolExecutor(1)
         self._asked: deque[Future] = deque()
         self._at_work, self._is_closing = Lock(), False
@@ -79,10 +104,14 @@ class Copy:
         self.release()
 
     def commit(self) -> None:
-        """Wait until all of it is done, make its rows quick to find by load, and make it last."""
-        self._ask(self._index)
-        self._ask(self._connection.commit)
+        """Wait until all of it is done, make its rows quick to find by load, list it, commit."""
+        self._ask(self._end)
         self._wait(0)
+
+    def ask(self, query: str) -> list[tuple]:
+        """The rows of a query, asked at once; to be called while nothing else is under way."""
+        self._cursor.execute(query)
+        return self._cursor.fetchall()
 
     def close(self) -> None:
         """End it; what is under way in the server is broken off."""
@@ -96,11 +125,22 @@ class Copy:
         self._cursor.close()
         self._connection.close()
 
-    def _index(self) -> None:
-        self._cursor.execute(OWNED.replace("DATASET", self._dataset))
-        if self._cursor.fetchone() is not None:
-            for statement in INDEX:
-                self._cursor.execute(statement.replace("DATASET", self._dataset))
+    def _end(self) -> None:
+        for (table, index), kind in INDEXES.items():
+            names = {"TABLE": table, "INDEX": index}
+            if self.ask(self._with_names(MISSING, names)):
+                self._cursor.execute(
+                    self._with_names(f"create index INDEX on DATASET.TABLE using {kind}", names)
+                )
+        self._cursor.execute(self._with_names(SUMMARIZE))
+        for statement in LIST:
+            self._cursor.execute(self._with_names(statement, {"LOAD_ID": self.load_id}))
+        self._connection.commit()
+
+    def _with_names(self, statement: str, names: dict[str, str] | None = None) -> str:
+        for name, value in {"DATASET": self._dataset, **(names or {})}.items():
+            statement = statement.replace(name, value)
+        return statement
 
     def _ask(self, call: Callable, *arguments: Any, **options: Any) -> None:
         self._wait(settings.COPY_AHEAD)

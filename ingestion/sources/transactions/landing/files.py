@@ -82,7 +82,9 @@ class Landing:
         plan: its notes and problems grow as files are read.
     """
 
-    def __init__(self, plan: Plan, copy: Copy, max_reject_share: float, copies: Path) -> None:
+    def __init__(
+        self, plan: Plan, copy: Copy, max_reject_share: Callable[[], float], copies: Path
+    ) -> None:
         self.plan = plan
         self._copies = copies  # the folder of prepared files
         self.rows = self.rejected = self.files = self.with_more = 0
@@ -145,7 +147,7 @@ class Landing:
                 advance((batch.done - done) / max(ready.bytes, 1) * file.bytes / 1e6)
                 done = batch.done
             lines, rejected = pending.rows.total(), pending.rows["rejects"]
-            if rejected > self._max_reject_share * lines:
+            if rejected and rejected > self._max_reject_share() * lines:
                 raise UserError(_too_many(file, rejected, lines, reasons, example))
         if file.rules.mapping:
             left_out = f"; {skipped:,} rows are left out, as it says" if skipped else ""

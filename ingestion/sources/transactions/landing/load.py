@@ -1,14 +1,21 @@
-"""A load of transactions, as dlt opens, lists and completes it."""
+"""A load of transactions: an id, rows, and a line in dlt's list of loads, in one transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ingestion.pipeline import LoadReport, end_connections, load, refusals
-from ingestion.sources.transactions.tables import transactions_source
+from ingestion.pipeline import (
+    LoadReport,
+    end_connections,
+    make_pipeline,
+    refusals,
+    url_of_loads,
+)
+from ingestion.sources.transactions.settings import DATASET
+from ingestion.sources.transactions.tables import COLUMNS, transactions_source
 
 if TYPE_CHECKING:
     import dlt
@@ -18,11 +25,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_load(pipeline: dlt.Pipeline) -> Iterator[Copy]:
-    """A load: what is written in the block lands, and counts when all of it is there.
+def open_load(target: Target, pipeline: dlt.Pipeline | None = None) -> Iterator[Copy]:
+    """A load: what is written in the block lands and counts, all of it or nothing.
 
-    dlt opens it, makes the tables, and lists it as complete in the end. The rows are one
-    transaction. If nothing is written there is no load.
+    dlt makes the tables where they are not there. If nothing is written there is no load.
+
+    Args:
+        target: the warehouse.
+        pipeline: another pipeline than the target's, for tests.
 
     Raises:
         UserError: the warehouse does not take it.
@@ -30,55 +40,60 @@ def open_load(pipeline: dlt.Pipeline) -> Iterator[Copy]:
     from ingestion.sources.transactions.landing.copy import Copy
 
     with refusals("transactions"):
-        load_id = _extract(pipeline)
-        credentials: Any = pipeline.destination_client().config.credentials
-        url = credentials.to_native_representation()
-        with closing(Copy(url, pipeline.dataset_name, load_id)) as copy:
+        make_tables(target, pipeline)
+        with closing(Copy(url_of_loads("transactions", target), DATASET)) as copy:
             yield copy
-            if not copy.rows:
-                pipeline.drop()
-                return
-            copy.commit()
-        load(pipeline)
+            if copy.rows:
+                copy.commit()
 
 
-def _extract(pipeline: dlt.Pipeline) -> str:
-    """Begin a load with nothing in it, and make the tables; returns its id."""
+def make_tables(target: Target, pipeline: dlt.Pipeline | None = None) -> None:
+    """Let dlt make the raw tables and its own; where all of them are there, nothing is done."""
+    wanted = (*COLUMNS, "_dlt_loads", "_dlt_version")
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select count(*) from pg_tables where schemaname = %s and tablename in %s",
+            (DATASET, wanted),
+        )
+        if cursor.fetchone() == (len(wanted),):
+            return
+    pipeline = pipeline or make_pipeline("transactions", target)
+    pipeline.drop()  # what a killed run has left
     pipeline.sync_destination()
-    extracted = pipeline.extract(transactions_source(Path(pipeline.working_dir)))
+    pipeline.extract(transactions_source(Path(pipeline.working_dir)))
     pipeline.sync_schema()
-    return extracted.loads_ids[0]
+    pipeline.drop()
 
 
-def finish_earlier(pipeline: dlt.Pipeline, target: Target, report: LoadReport) -> None:
-    """Take up what a killed run has left: loads whose rows are there and that are not listed.
+def finish_earlier(target: Target, report: LoadReport) -> None:
+    """End what a killed run has left open; list what it landed, if it was of an older release.
 
-    All else that it may have left is in dlt's working folder and of no use, as rows are there as a
-    whole or not at all. So it does not matter if that folder is lost.
+    Older releases listed a load after its rows were there, and could be killed in between.
 
     Raises:
-        UserError: this machine's clock is behind the newest load's.
+        UserError: the server's clock is behind the newest load's.
     """
     from ingestion.sources.transactions import ledger
 
-    ledger.check_clock(target, pipeline.dataset_name)
+    ledger.check_clock(target, DATASET)
     with closing(target.connect()) as connection, connection.cursor() as cursor:
-        end_connections(cursor, pipeline.pipeline_name)
-    load_ids = ledger.unlisted(target, pipeline.dataset_name)
-    if load_ids:
-        with refusals("transactions"):
-            _extract(pipeline)  # for the schema
-            with pipeline.destination_client() as client:
-                for load_id in load_ids:
-                    client.complete_load(load_id)
-        taken_up = [
-            row for row in ledger.landed(target, pipeline.dataset_name) if row.load_id in load_ids
-        ]
-        report.rows["files"] += len(taken_up)
-        report.rows["transactions"] += sum(row.rows for row in taken_up)
-        report.rejected += sum(row.rejected for row in taken_up)
-        report.notes += [
-            f"{row.name}: an earlier, killed run has been completed." for row in taken_up
-        ]
-    if pipeline.has_pending_data:
-        pipeline.drop()
+        end_connections(cursor, "transactions")
+    load_ids = ledger.unlisted(target, DATASET)
+    if not load_ids:
+        return
+    with refusals("transactions"):
+        _list(load_ids, target)
+    taken_up = [row for row in ledger.landed(target, DATASET) if row.load_id in load_ids]
+    report.rows["files"] += len(taken_up)
+    report.rows["transactions"] += sum(row.rows for row in taken_up)
+    report.rejected += sum(row.rejected for row in taken_up)
+    report.notes += [f"{row.name}: an earlier, killed run has been completed." for row in taken_up]
+
+
+def _list(load_ids: list[str], target: Target) -> None:
+    from ingestion.sources.transactions.landing.copy import LIST
+
+    with closing(target.connect()) as connection, connection, connection.cursor() as cursor:
+        for load_id in load_ids:
+            for statement in LIST:
+                cursor.execute(statement.replace("DATASET", DATASET).replace("LOAD_ID", load_id))

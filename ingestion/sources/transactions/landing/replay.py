@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ingestion import interrupts
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
+from ingestion.pipeline import LoadReport, one_at_a_time
 from ingestion.progress import task
 from ingestion.rejects import Reject, open_rejects
 
@@ -116,15 +116,14 @@ def replay(
     report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
     raw_tables.bring_forward(target, "transactions")
     with one_at_a_time("transactions", target):
-        pipeline = pipeline or make_pipeline("transactions", target)
-        load.finish_earlier(pipeline, target, report)
+        load.finish_earlier(target, report)
         replayed = Replayed(texts)
         with task("Reading") as advance:
             for reject in open_rejects(target, "transactions"):
                 replayed.read(reject)
                 advance(1)
         if replayed.files:
-            with load.open_load(pipeline) as copy:
+            with load.open_load(target, pipeline) as copy:
                 replayed.write(copy)
     report.rows["transactions"] += sum(len(file.lines) for file in replayed.files.values())
     report.rows["files"] += len(replayed.files)
