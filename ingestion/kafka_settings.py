@@ -31,6 +31,10 @@ class Address(NamedTuple):
     topic: str
 
 
+class Unreachable(UserError):
+    """No broker answers, for now."""
+
+
 def is_kafka(given: str) -> bool:
     """Whether a text is meant as the URL of a topic."""
     return _SCHEME.match(given) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ingestion.cli.options import loader_target, print_notes, target_option
+from ingestion.errors import UserError
 from ingestion.terminal import echo
 
 if TYPE_CHECKING:
     from ingestion.pipeline import LoadReport
+    from ingestion.sources.transactions.mapping.spec import Mapping
 
 
 @click.group()
@@ -51,6 +54,12 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
     metavar="FILE|NAME",
     help="YAML that says which columns become which fields, or the name of one that is shipped.",
 )
+@click.option("--follow", is_flag=True, help="Of a topic: go on as messages come, until Ctrl-C.")
+@click.option(
+    "--offset-reset",
+    type=click.Choice(["earliest", "latest"]),
+    help="Of a topic: where to go on if it was made anew, or has dropped what comes next.",
+)
 @click.option(
     "--suggest", is_flag=True, help="Print the mapping that would fit the file; land nothing."
 )
@@ -70,6 +79,8 @@ def ingest_transactions(
     mapping_name: str | None,
     suggest: bool,
     save: str | None,
+    follow: bool,
+    offset_reset: str | None,
 ) -> None:
     """Land card transactions from PATHS.
 
@@ -87,6 +98,16 @@ def ingest_transactions(
     from ingestion.sources.transactions.inputs.files import find_files
     from ingestion.sources.transactions.mapping.choose import find_mapping
 
+    topic = _topic(
+        files,
+        follow=follow,
+        offset_reset=offset_reset,
+        other=suggest or replace or save is not None,
+    )
+    if topic:
+        mapping = find_mapping(mapping_name) if mapping_name else None
+        _ingest_topic(topic, target_name, mapping, follow=follow, offset_reset=offset_reset)
+        return
     found = find_files(files)  # before a server is started for nothing
     if suggest or save is not None:
         from ingestion.sources.transactions.mapping import suggestion
@@ -98,6 +119,63 @@ def ingest_transactions(
     _print_report(
         transactions.ingest(found, loader_target(target_name), replace=replace, mapping=mapping)
     )
+
+
+def _topic(
+    paths: tuple[str, ...], *, follow: bool, offset_reset: str | None, other: bool
+) -> str | None:
+    """The topic that is meant, if it is one.
+
+    Raises:
+        UserError: what was asked does not go together.
+    """
+    from ingestion.kafka_settings import is_kafka
+
+    topics = [path for path in paths if is_kafka(path)]
+    if not topics and (follow or offset_reset):
+        raise UserError(
+            "--follow and --offset-reset are for topics.\nGive one: kafka://HOST[:PORT]/TOPIC"
+        )
+    if topics and len(paths) > 1:
+        raise UserError("A topic is landed by itself.\nGive the others to a run of their own.")
+    if topics and other:
+        raise UserError(
+            "--suggest, --save and --replace are for files.\nTo see what messages look like, put"
+            " some into a file first."
+        )
+    return topics[0] if topics else None
+
+
+def _ingest_topic(
+    url: str,
+    target_name: str | None,
+    mapping: Mapping | None,
+    *,
+    follow: bool,
+    offset_reset: str | None,
+) -> None:
+    from ingestion import interrupts, kafka_settings
+    from ingestion.sources.transactions.stream import ingest_topic
+
+    kafka_settings.parse(url)  # before a server is started for nothing
+    stop, ended = threading.Event(), threading.Event()
+
+    def end() -> None:
+        stop.set()
+        ended.wait(4)
+
+    with interrupts.giving_back(end if follow else lambda: None):
+        report = ingest_topic(
+            url,
+            loader_target(target_name),
+            follow=follow,
+            mapping=mapping,
+            offset_reset=offset_reset,
+            say=echo,
+            stop=stop.is_set,
+        )
+        ended.set()
+    _print_report(report)
 
 
 @ingest.command("tmdb")

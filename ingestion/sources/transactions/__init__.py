@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, one_at_a_time, working_dir
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ingestion.sources.transactions.landing.copy import Copy
     from ingestion.sources.transactions.mapping.spec import Mapping
     from ingestion.warehouse.target import Target
-
-NAMED = 8  # unknown fields that a report names
 
 
 def ingest(
@@ -98,17 +96,17 @@ def ingest(
 def _land(plan: Plan, copy: Copy, report: LoadReport, copies: Path) -> None:
     from ingestion.sources.transactions.landing.files import Landing
 
-    landing = Landing(plan, copy, _max_reject_share, copies)
+    landing = Landing(plan, copy, settings.max_reject_share, copies)
     landing.read()
     report.rows["transactions"] += landing.rows
     report.rows["files"] += landing.files
     report.rejected += landing.rejected
     if landing.with_more:
         names = [name if name.isprintable() else ascii(name) for name in landing.unknown]
-        others = " and others" if len(names) > NAMED else ""
+        others = " and others" if len(names) > settings.NAMED else ""
         report.notes.append(
             f"{landing.with_more:,} rows have fields beyond the contract, kept in extra_fields:"
-            f" {', '.join(name[:50] for name in names[:NAMED])}{others}."
+            f" {', '.join(name[:50] for name in names[: settings.NAMED])}{others}."
         )
 
 
@@ -126,18 +124,3 @@ def _complain(plan: Plan, report: LoadReport) -> None:
         landed = report.rows["files"]
         others = f"\nOther files have landed: {landed:,}." if landed else ""
         raise UserError("\n".join(plan.problems) + others) from plan.cause
-
-
-def _max_reject_share() -> float:
-    import dlt
-
-    value: Any = dlt.config.get("sources.transactions.max_reject_share")
-    try:
-        share = settings.MAX_REJECT_SHARE if value is None else float(value)
-    except (TypeError, ValueError):
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UserError(
-            f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
-        )
-    return share

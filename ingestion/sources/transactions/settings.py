@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ingestion.errors import UserError
+
 DATASET = "raw_transactions"
 
 # The contract's fields, in the order of the raw table. The first four are mandatory.
@@ -44,6 +48,8 @@ REASONS = {
     "bad_text": "text with a NUL or half a surrogate pair, which PostgreSQL cannot store",
 }
 
+BATCH_ROWS, BATCH_SECONDS = 50_000, 0.5  # of a stream, where dlt's places do not say
+NAMED = 8  # unknown fields that a report names
 MAX_REJECT_SHARE = 0.5  # default of `sources.transactions.max_reject_share`
 
 # Files of a folder that are read; other names are read when they are given one by one.
@@ -63,3 +69,23 @@ MAX_RECORD_BYTES = 1 << 20
 HELD_ROWS = 50_000  # of a file in memory until its share of rejects is known; more are sent before
 MIN_FREE_BYTES = 512 << 20  # room on the disk that copies leave
 COPY_AHEAD = 2  # pieces on their way to the server while the next one is read
+
+
+def max_reject_share() -> float:
+    """The share of rejects up to which a file, or the beginning of a topic, lands.
+
+    Raises:
+        UserError: what is configured is no share.
+    """
+    import dlt
+
+    value: Any = dlt.config.get("sources.transactions.max_reject_share")
+    try:
+        share = MAX_REJECT_SHARE if value is None else float(value)
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(
+            f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
+        )
+    return share

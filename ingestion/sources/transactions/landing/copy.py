@@ -71,14 +71,18 @@ class Copy:
     def __init__(self, url: str, dataset: str) -> None:
         from adbc_driver_postgresql import dbapi
 
-        self.rows = self._rows_before = 0
         self._dataset = dataset
         self._connection = dbapi.connect(url)
         self._cursor = self._connection.cursor()
-        self.load_id = self.ask(NEW_ID)[0][0]
         self._thread = ThreadPoolExecutor(1)
         self._asked: deque[Future] = deque()
         self._at_work, self._is_closing = Lock(), False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a load; the one before has been committed."""
+        self.rows = self._rows_before = 0
+        self.load_id = self.ask(NEW_ID)[0][0]
 
     def write(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table, whose columns have the same names."""
@@ -112,6 +116,11 @@ class Copy:
         """The rows of a query, asked at once; to be called while nothing else is under way."""
         self._cursor.execute(query)
         return self._cursor.fetchall()
+
+    def run(self, statement: str) -> None:
+        """Do something at once, for the rest of the session."""
+        self._cursor.execute(statement)
+        self._connection.commit()
 
     def close(self) -> None:
         """End it; what is under way in the server is broken off."""

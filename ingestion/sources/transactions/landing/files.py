@@ -28,6 +28,7 @@ from ingestion.sources.transactions.inputs.plan import Plan
 from ingestion.sources.transactions.inputs.prepare import prepared
 from ingestion.sources.transactions.inputs.source_file import SourceFile
 from ingestion.sources.transactions.landing.copy import Copy
+from ingestion.sources.transactions.mapping.rules import Rules
 from ingestion.sources.transactions.tables import COLUMNS, raw_schema
 
 _SAMPLE = 100  # rows of a batch whose unknown fields are looked at for their names
@@ -170,7 +171,7 @@ class Landing:
             "landed_at": datetime.now(timezone.utc),
             "etag": file.etag,
             "header": ready.header,
-            **_mapping_of(file),
+            **mapping_of(file.rules),
         }
         row = pa.Table.from_pylist([ledger | stamp], raw_schema("files"))
         for table, rows in (*pending.land(), ("files", row)):
@@ -215,8 +216,9 @@ def _batches(file: SourceFile, reader: Reader) -> Iterator[Batch]:
         ) from error
 
 
-def _mapping_of(file: SourceFile) -> dict[str, str | None]:
-    mapping = file.rules.mapping
+def mapping_of(rules: Rules) -> dict[str, str | None]:
+    """What the ledger keeps of how records were read."""
+    mapping = rules.mapping
     if mapping is None:
         return dict.fromkeys(("mapping", "mapping_checksum", "mapping_document"))
     return {

@@ -47,16 +47,21 @@ def open_load(target: Target, pipeline: dlt.Pipeline | None = None) -> Iterator[
                 copy.commit()
 
 
-def make_tables(target: Target, pipeline: dlt.Pipeline | None = None) -> None:
-    """Let dlt make the raw tables and its own; where all of them are there, nothing is done."""
+def tables_are_there(target: Target) -> bool:
+    """Whether the raw tables and dlt's own are in the warehouse."""
     wanted = (*COLUMNS, "_dlt_loads", "_dlt_version")
     with closing(target.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
             "select count(*) from pg_tables where schemaname = %s and tablename in %s",
             (DATASET, wanted),
         )
-        if cursor.fetchone() == (len(wanted),):
-            return
+        return cursor.fetchone() == (len(wanted),)
+
+
+def make_tables(target: Target, pipeline: dlt.Pipeline | None = None) -> None:
+    """Let dlt make the raw tables and its own; where all of them are there, nothing is done."""
+    if tables_are_there(target):
+        return
     pipeline = pipeline or make_pipeline("transactions", target)
     pipeline.drop()  # what a killed run has left
     pipeline.sync_destination()

@@ -65,7 +65,15 @@ def rules_for(file: SourceFile, given: Mapping | None) -> Rules:
     """
     if given:
         return MappedRules(given)
-    names = names_in(file)
+    return rules_by_names(names_in(file), file.name)
+
+
+def rules_by_names(names: list[str], label: str) -> Rules:
+    """How records with these names are read, of a source with this label.
+
+    Raises:
+        UserError: several mappings fit.
+    """
     there = {word(name) for name in names}
     if all(word(name) in there for name in MANDATORY):
         return CONTRACT
@@ -75,7 +83,7 @@ def rules_for(file: SourceFile, given: Mapping | None) -> Rules:
         fitting = [each for each in fitting if len(each.applies_to) == most]
     if len(fitting) > 1:
         raise UserError(
-            f"{file.name} fits several mappings: {', '.join(each.name for each in fitting)}.\n"
+            f"{label} fits several mappings: {', '.join(each.name for each in fitting)}.\n"
             f"Choose one: --mapping {fitting[0].name}"
         )
     return MappedRules(fitting[0]) if fitting else CONTRACT
@@ -93,10 +101,16 @@ def names_in(file: SourceFile) -> list[str]:
         return _names_of_parquet(file.path)
     if file.form == "csv":
         return names_of((file.header or "").encode(), CONTRACT.names)[0]
-    found: dict[str, None] = {}
-    with suppress(EOFError, gzip.BadGzipFile), file.path.open("rb") as raw:
+    with file.path.open("rb") as raw:
         data: Iterable[bytes] | IO[bytes] = gzip.GzipFile(fileobj=raw) if file.gzipped else raw
-        for line in itertools.islice(data, LINES):
+        return names_in_json(data)
+
+
+def names_in_json(lines: Iterable[bytes]) -> list[str]:
+    """The names in the first records of JSON."""
+    found: dict[str, None] = {}
+    with suppress(EOFError, gzip.BadGzipFile):
+        for line in itertools.islice(lines, LINES):
             with suppress(contract.Refused):
                 fields, extra = contract.fields_of_json(line, CONTRACT.names)
                 found.update(dict.fromkeys([*fields, *(name for name, _ in extra)]))

@@ -1,0 +1,365 @@
+"""Transactions from a Kafka topic, each message once.
+
+Rows, rejects and the offsets that they came from are one transaction of the warehouse: the ledger
+``files`` has a row for each batch and partition, whose path is the partition and whose lines are
+offsets. Reading goes on from there, whatever the broker remembers. A process holds a partition by
+an advisory lock of the very connection that writes, so whoever lost the lock cannot commit, either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ingestion import kafka_settings
+from ingestion.errors import UserError, error_line
+from ingestion.pipeline import LoadReport, one_at_a_time, refusals, url_of_loads
+from ingestion.sources.transactions import settings
+from ingestion.sources.transactions.contract import quoted
+from ingestion.sources.transactions.inputs.kafka import Gone, Messages, TopicReader, look_up
+from ingestion.sources.transactions.landing import load
+from ingestion.warehouse import advice
+from ingestion.warehouse.fitness import refuse_unfit
+
+if TYPE_CHECKING:
+    from ingestion.sources.transactions.landing.copy import Copy
+    from ingestion.sources.transactions.mapping.rules import Rules
+    from ingestion.sources.transactions.mapping.spec import Mapping
+    from ingestion.warehouse.target import Target
+
+LOCK = "select pg_try_advisory_lock(hashtextextended({}, 0))"
+UNLOCK = "select pg_advisory_unlock(hashtextextended({}, 0))"
+SESSION = (
+    # a transaction is open between two batches, and holds nothing
+    "select set_config(name, '0', false) from pg_settings where name in"
+    " ('idle_in_transaction_session_timeout', 'transaction_timeout')",
+    # a machine that is gone gives its partitions back within a minute
+    "set tcp_keepalives_idle = 30",
+    "set tcp_keepalives_interval = 10",
+    "set tcp_keepalives_count = 3",
+)
+POSITION = """
+    select _file_checksum, max(last_line), max(_dlt_load_id), max(mapping_document)
+    from DATASET.files where path = {} and replay_of is null
+    group by _file_checksum order by max(_dlt_load_id) desc
+"""
+RECONNECT_SECONDS = (1, 2, 5, 10, 30)
+RETRY_SECONDS = 1.0  # until a partition that another process held is asked for again
+
+
+@dataclass(frozen=True)
+class Batches:
+    """When a batch is landed: at so many rows, or when its first message has waited so long."""
+
+    rows: int
+    seconds: float
+
+
+def ingest_topic(
+    url: str,
+    target: Target,
+    *,
+    follow: bool = False,
+    mapping: Mapping | None = None,
+    offset_reset: str | None = None,
+    say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> LoadReport:
+    """Land the messages of a topic.
+
+    Args:
+        url: ``kafka://host[:port]/topic``.
+        target: the warehouse.
+        follow: go on when all is read, share partitions with other processes, and connect again
+            where the warehouse went away; otherwise the call ends with what is there.
+        mapping: how messages are read; None: as those of this topic that landed before, or by the
+            names in the first ones.
+        offset_reset: ``earliest`` or ``latest``: where to go on if the offset that the ledger goes
+            on from is not there, or the topic was made anew; None: that is an error.
+        say: gets a line about progress, every ten seconds or so.
+        stop: ends the following when it says so.
+
+    Returns:
+        Rows landed and rejected, and notes.
+
+    Raises:
+        UserError: no such topic; its messages do not fit; offsets are not there; another process
+            lands it; the warehouse does not take it.
+    """
+    from ingestion import raw_tables
+
+    address = kafka_settings.parse(url)
+    report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
+    began = time.monotonic()
+    raw_tables.bring_forward(target, "transactions")
+    with closing(target.connect()) as connection:
+        refuse_unfit(connection, target)
+    if not load.tables_are_there(target):
+        with one_at_a_time("transactions", target), refusals("transactions"):
+            load.make_tables(target)
+    landing = _Stream(address, target, report, mapping, offset_reset, say=say)
+    if follow:
+        landing.follow(stop)
+    else:
+        with refusals("transactions"):
+            landing.land_what_is_there()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _batches() -> Batches:
+    import dlt
+
+    found: list[float] = []
+    for name, default, least in (
+        ("batch_rows", settings.BATCH_ROWS, 1),
+        ("batch_seconds", settings.BATCH_SECONDS, 0.01),
+    ):
+        value: Any = dlt.config.get(f"sources.transactions.{name}")
+        try:
+            number = float(default if value is None else value)
+        except (TypeError, ValueError):
+            number = -1.0
+        if not least <= number < 1e9:
+            raise UserError(
+                f"sources.transactions.{name} is {value!r}.\nIt must be {least} or more."
+            )
+        found.append(number)
+    return Batches(int(found[0]), found[1])
+
+
+class _Stream:
+    """Lands a topic; ``report`` grows."""
+
+    def __init__(
+        self,
+        address: kafka_settings.Address,
+        target: Target,
+        report: LoadReport,
+        mapping: Mapping | None,
+        offset_reset: str | None,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        from ingestion.sources.transactions.formats.reader import Reader
+
+        self._settings = kafka_settings.settings()
+        self._batches = _batches()
+        self._target, self._report, self._say = target, report, say
+        self._address, self._offset_reset = address, offset_reset
+        self._topic = look_up(address, self._settings)
+        self._rules = _rules_of(mapping)
+        self._document: str | None = None
+        self._has_landed = False
+        self._shapes = Reader()
+        self._unknown: set[str] = set()
+        self._reader: TopicReader
+        self._copy: Copy
+
+    def land_what_is_there(self) -> None:
+        with self._session() as reader:
+            reader.read_all()
+            while not reader.is_at_end:
+                self._land(reader.read(self._batches.rows, self._batches.seconds))
+                if reader.error and not reader.next:
+                    break
+
+    def follow(self, stop: Callable[[], bool]) -> None:
+        """Go on until ``stop`` says so, over restarts of the warehouse and of brokers."""
+        losses = 0
+        while not stop():
+            try:
+                with refusals("transactions"), self._session() as reader:
+                    reader.share()
+                    losses = self._go_on(reader, stop, losses)
+            except UserError as error:
+                if not _is_passing(error):
+                    raise
+                wait = RECONNECT_SECONDS[min(losses, len(RECONNECT_SECONDS) - 1)]
+                losses += 1
+                self._say(f"{error_line(error)} Going on in {wait} s.")
+                end = time.monotonic() + wait
+                while time.monotonic() < end and not stop():
+                    time.sleep(0.1)
+
+    def _go_on(self, reader: TopicReader, stop: Callable[[], bool], losses: int) -> int:
+        progress = _Progress(self._say, self._report, reader)
+        retried = time.monotonic()
+        while not stop():
+            messages = reader.read(self._batches.rows, self._batches.seconds)
+            if messages:
+                self._land(messages)
+                losses = 0
+            progress.tell(len(messages))
+            if time.monotonic() - retried > RETRY_SECONDS:
+                reader.retry()
+                retried = time.monotonic()
+        return losses
+
+    @contextmanager
+    def _session(self) -> Iterator[TopicReader]:
+        """A connection to the warehouse, which holds the locks, and one to the brokers."""
+        from ingestion.sources.transactions.landing.copy import Copy
+
+        url = url_of_loads("transactions:stream", self._target)
+        with closing(Copy(url, settings.DATASET)) as copy:
+            self._copy = copy
+            for statement in SESSION:
+                copy.run(statement)
+            self._topic = look_up(self._address, self._settings)
+            group = f"marquee-{self._target.dbname}"
+            reader = TopicReader(self._topic, self._settings, group, self._take, self._give_up)
+            with closing(reader):
+                self._reader = reader
+                yield reader
+
+    # Which partitions are this process's, and where they go on
+
+    def _take(self, partition: int) -> int | None:
+        place = quoted(self._topic.place(partition))
+        if not self._copy.ask(LOCK.format(place))[0][0]:
+            return None
+        known = self._copy.ask(POSITION.format(place).replace("DATASET", settings.DATASET))
+        if not known:
+            return self._reader.beginning(partition, self._offset_reset)
+        self._has_landed = True
+        checksum, last, _, document = known[0]
+        if self._rules is None and document:
+            self._rules = _rules_of_ledger(document)
+        if checksum == self._topic.checksum(partition):
+            return int(last) + 1
+        if self._offset_reset:
+            return self._reader.beginning(partition, self._offset_reset)
+        raise Gone(
+            f"{self._topic.name(partition)}: the topic was deleted and made anew since it landed;"
+            " its offsets count from 0 again.\n"
+            "Land the new one with --offset-reset earliest (all of it) or latest (what comes from"
+            " now on)."
+        )
+
+    def _give_up(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._copy.ask(UNLOCK.format(quoted(self._topic.place(partition))))
+
+    # A batch
+
+    def _land(self, messages: Messages) -> None:
+        """Land a batch, with its offsets, in one transaction.
+
+        Raises:
+            UserError: it is the first of a topic that does not fit, or the topic is another now.
+        """
+        from ingestion.sources.transactions.formats.messages import typed
+        from ingestion.sources.transactions.landing.messages import Batch
+
+        if not messages:
+            return
+        began = time.monotonic()
+        if self._rules is None:
+            self._rules = _rules_by_names(messages, str(self._topic.address.topic))
+        rows, rejects, _ = typed(messages.values, self._shapes, self._rules)
+        if not self._has_landed:
+            self._refuse_what_does_not_fit(messages, rejects)
+        self._reader.check_identity()
+        copy = self._copy
+        copy.begin()
+        batch = Batch(self._topic, messages, copy.load_id)
+        for table, found in (("transactions", rows), ("rejects", rejects)):
+            copy.write(table, batch.stamped(table, found))
+        copy.write("files", batch.ledger(rows, rejects, self._rules, began))
+        copy.commit()
+        self._has_landed = True
+        self._reader.landed(batch.after)
+        self._report.rows["transactions"] += rows.num_rows
+        self._report.rows["files"] += len(batch.after)
+        self._report.rejected += rejects.num_rows
+        self._tell_of_unknown_fields(rows)
+
+    def _refuse_what_does_not_fit(self, messages: Messages, rejects: Any) -> None:
+        share = settings.max_reject_share()
+        if rejects.num_rows > share * len(messages):
+            example = rejects.slice(0, 1).to_pylist()[0]
+            raise UserError(
+                f"{self._address.topic}: {rejects.num_rows:,} of the first {len(messages):,}"
+                f" messages cannot land (the first: {example['reason'][:100]}). Nothing has"
+                " landed.\nGive a mapping (--mapping), or raise"
+                " sources.transactions.max_reject_share in .dlt/config.toml."
+            )
+
+    def _tell_of_unknown_fields(self, rows: Any) -> None:
+        from ingestion.sources.transactions.contract import DECODER
+
+        for text in rows["extra_fields"].drop_null()[:100].to_pylist():
+            for name, _ in DECODER.decode(text):
+                if name not in self._unknown and len(self._unknown) < settings.NAMED:
+                    self._unknown.add(name)
+                    self._report.notes.append(
+                        f"Messages have the field {name[:50]!a} beyond the contract; it is kept in"
+                        " extra_fields."
+                    )
+
+
+class _Progress:
+    """A line every so often: rate, lag, rejects."""
+
+    EVERY = 10.0  # seconds
+
+    def __init__(self, say: Callable[[str], None], report: LoadReport, reader: TopicReader) -> None:
+        self._say, self._report, self._reader = say, report, reader
+        self._since, self._messages, self._rejected = time.monotonic(), 0, report.rejected
+        self._parts: set[int] | None = None
+
+    def tell(self, messages: int) -> None:
+        self._messages += messages
+        if set(self._reader.next) != self._parts:
+            self._parts = set(self._reader.next)
+            these = ", ".join(map(str, sorted(self._parts))) or "none"
+            self._say(f"{self._now()}  partitions of this process: {these}")
+        seconds = time.monotonic() - self._since
+        if seconds < self.EVERY:
+            return
+        rejected = self._report.rejected - self._rejected
+        away = f"  {self._reader.error}" if self._reader.error else ""
+        self._say(
+            f"{self._now()}  {self._messages / seconds:>9,.0f} messages/s"
+            f"  lag {self._reader.lag():>9,}  rejected {rejected:>7,}"
+            f"  landed in all {self._report.rows['transactions']:>12,}{away}"
+        )
+        self._since, self._messages, self._rejected = time.monotonic(), 0, self._report.rejected
+
+    def _now(self) -> str:
+        return f"{datetime.now():%H:%M:%S}"
+
+
+def _is_passing(error: UserError) -> bool:
+    """Whether it is the warehouse or the brokers that are away."""
+    cause: BaseException | None = error
+    while cause:
+        if advice.is_loss(cause) or isinstance(cause, kafka_settings.Unreachable):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _rules_of(mapping: Mapping | None) -> Rules | None:
+    from ingestion.sources.transactions.mapping.rules import MappedRules
+
+    return MappedRules(mapping) if mapping else None
+
+
+def _rules_of_ledger(document: str) -> Rules:
+    from ingestion.sources.transactions.mapping.rules import MappedRules
+    from ingestion.sources.transactions.mapping.spec import parse_mapping
+
+    return MappedRules(parse_mapping(document, "the mapping in the ledger", "ledger"))
+
+
+def _rules_by_names(messages: Messages, label: str) -> Rules:
+    from ingestion.sources.transactions.mapping.choose import names_in_json, rules_by_names
+
+    values = (value for value in messages.values[:50] if value)
+    return rules_by_names(names_in_json(values), label)
