@@ -9,7 +9,7 @@ an advisory lock of the very connection that writes, so whoever lost the lock ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +31,18 @@ if TYPE_CHECKING:
     from ingestion.sources.transactions.mapping.spec import Mapping
     from ingestion.warehouse.target import Target
 
-LOCK = "select pg_try_advisory_lock(hashtextextended({}, 0))"
-UNLOCK = "select pg_advisory_unlock(hashtextextended({}, 0))"
+# Who lands a topic holds its lock shared, so that others see how many they are; a partition is of
+# whoever holds its lock.
+JOIN = "select pg_advisory_lock_shared({MEMBERS}, hashtext({place}))"
+MEMBERS = """
+    select count(*) from pg_locks
+    where locktype = 'advisory' and granted and mode = 'ShareLock' and objsubid = 2
+    and database = (select oid from pg_database where datname = current_database())
+    and classid = {MEMBERS} and objid = hashtext({place})::bigint & 4294967295
+"""
+LOCK = "select pg_try_advisory_lock(hashtextextended({place}, 0))"
+UNLOCK = "select pg_advisory_unlock(hashtextextended({place}, 0))"
+CLASS = 1_835_102_835  # of advisory locks: "mars"
 SESSION = (
     # a transaction is open between two batches, and holds nothing
     "select set_config(name, '0', false) from pg_settings where name in"
@@ -43,12 +53,13 @@ SESSION = (
     "set tcp_keepalives_count = 3",
 )
 POSITION = """
-    select _file_checksum, max(last_line), max(_dlt_load_id), max(mapping_document)
-    from DATASET.files where path = {} and replay_of is null
+    select _file_checksum, max(last_line), max(_dlt_load_id), max(mapping),
+        max(mapping_document)
+    from DATASET.files where path = {place} and replay_of is null
     group by _file_checksum order by max(_dlt_load_id) desc
 """
 RECONNECT_SECONDS = (1, 2, 5, 10, 30)
-RETRY_SECONDS = 1.0  # until a partition that another process held is asked for again
+SHARE_SECONDS = 1.0  # until it is seen that processes or partitions came or went
 
 
 @dataclass(frozen=True)
@@ -162,11 +173,21 @@ class _Stream:
 
     def land_what_is_there(self) -> None:
         with self._session() as reader:
-            reader.read_all()
+            held = {number: self._take(number) for number in self._topic.partitions}
+            others = [number for number, position in held.items() if position is None]
+            if others:
+                raise UserError(
+                    f"{self._topic.name(others[0])} is being landed by another process.\n"
+                    "Wait until it has ended, or stop it."
+                )
+            reader.hold({number: position or 0 for number, position in held.items()})
             while not reader.is_at_end:
                 self._land(reader.read(self._batches.rows, self._batches.seconds))
-                if reader.error and not reader.next:
-                    break
+                if reader.error:
+                    raise kafka_settings.Unreachable(
+                        f"No Kafka broker answers at {self._address.bootstrap}: {reader.error}.\n"
+                        "What has landed stays. Run this again to go on."
+                    )
 
     def follow(self, stop: Callable[[], bool]) -> None:
         """Go on until ``stop`` says so, over restarts of the warehouse and of brokers."""
@@ -174,7 +195,6 @@ class _Stream:
         while not stop():
             try:
                 with refusals("transactions"), self._session() as reader:
-                    reader.share()
                     losses = self._go_on(reader, stop, losses)
             except UserError as error:
                 if not _is_passing(error):
@@ -188,17 +208,34 @@ class _Stream:
 
     def _go_on(self, reader: TopicReader, stop: Callable[[], bool], losses: int) -> int:
         progress = _Progress(self._say, self._report, reader)
-        retried = time.monotonic()
+        shared = -SHARE_SECONDS
         while not stop():
+            if time.monotonic() - shared > SHARE_SECONDS:
+                self._share(reader)
+                shared = time.monotonic()
             messages = reader.read(self._batches.rows, self._batches.seconds)
             if messages:
                 self._land(messages)
                 losses = 0
             progress.tell(len(messages))
-            if time.monotonic() - retried > RETRY_SECONDS:
-                reader.retry()
-                retried = time.monotonic()
         return losses
+
+    def _share(self, reader: TopicReader) -> None:
+        """Hold as many partitions as each process may: more where others have gone, or fewer."""
+        place = quoted(self._topic.whole)
+        members = self._ask(MEMBERS, place)[0][0]
+        quota = -(-len(self._topic.partitions) // max(members, 1))
+        held = dict(reader.next)
+        for number in sorted(held)[quota:]:
+            del held[number]
+            self._ask(UNLOCK, quoted(self._topic.place(number)))
+        for number in self._topic.partitions:
+            if number not in held and number not in reader.next and len(held) < quota:
+                position = self._take(number)
+                if position is not None:
+                    held[number] = position
+        if held.keys() != reader.next.keys():
+            reader.hold(held)
 
     @contextmanager
     def _session(self) -> Iterator[TopicReader]:
@@ -211,8 +248,9 @@ class _Stream:
             for statement in SESSION:
                 copy.run(statement)
             self._topic = look_up(self._address, self._settings)
+            self._ask(JOIN, quoted(self._topic.whole))
             group = f"marquee-{self._target.dbname}"
-            reader = TopicReader(self._topic, self._settings, group, self._take, self._give_up)
+            reader = TopicReader(self._topic, self._settings, group, self._offset_reset)
             with closing(reader):
                 self._reader = reader
                 yield reader
@@ -221,15 +259,15 @@ class _Stream:
 
     def _take(self, partition: int) -> int | None:
         place = quoted(self._topic.place(partition))
-        if not self._copy.ask(LOCK.format(place))[0][0]:
+        if not self._ask(LOCK, place)[0][0]:
             return None
-        known = self._copy.ask(POSITION.format(place).replace("DATASET", settings.DATASET))
+        known = self._ask(POSITION, place)
         if not known:
             return self._reader.beginning(partition, self._offset_reset)
         self._has_landed = True
-        checksum, last, _, document = known[0]
+        checksum, last, _, mapping, document = known[0]
         if self._rules is None and document:
-            self._rules = _rules_of_ledger(document)
+            self._rules = _rules_of_ledger(document, mapping)
         if checksum == self._topic.checksum(partition):
             return int(last) + 1
         if self._offset_reset:
@@ -241,9 +279,9 @@ class _Stream:
             " now on)."
         )
 
-    def _give_up(self, partitions: Iterable[int]) -> None:
-        for partition in partitions:
-            self._copy.ask(UNLOCK.format(quoted(self._topic.place(partition))))
+    def _ask(self, query: str, place: str) -> list[tuple]:
+        named = query.replace("{MEMBERS}", str(CLASS)).replace("{place}", place)
+        return self._copy.ask(named.replace("DATASET", settings.DATASET))
 
     # A batch
 
@@ -351,11 +389,11 @@ def _rules_of(mapping: Mapping | None) -> Rules | None:
     return MappedRules(mapping) if mapping else None
 
 
-def _rules_of_ledger(document: str) -> Rules:
+def _rules_of_ledger(document: str, name: str) -> Rules:
     from ingestion.sources.transactions.mapping.rules import MappedRules
     from ingestion.sources.transactions.mapping.spec import parse_mapping
 
-    return MappedRules(parse_mapping(document, "the mapping in the ledger", "ledger"))
+    return MappedRules(parse_mapping(document, "the mapping in the ledger", name))
 
 
 def _rules_by_names(messages: Messages, label: str) -> Rules:

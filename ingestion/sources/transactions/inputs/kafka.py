@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from ingestion.kafka_settings import Address
 
 ANSWER_SECONDS = 10.0  # that a broker has to answer
+WAKE_SECONDS = 0.1  # until it is seen that a topic has ended, or a command is to
 BATCH_BYTES = 32 << 20  # of messages in memory at a time, about
 MOST_AT_ONCE = 10_000  # messages asked of librdkafka at a time
-_MEGABYTES = {"queued.max.messages.kbytes": "32768"}
+_DEFAULTS = {
+    "queued.max.messages.kbytes": "32768",
+    "fetch.wait.max.ms": "100",  # until the end of a partition is known
+    "log_level": "0",
+}
 
 
 class Gone(UserError):
@@ -50,9 +55,14 @@ class Topic:
     id: str
     partitions: tuple[int, ...]
 
+    @property
+    def whole(self) -> str:
+        """The topic by the cluster that it is in, whatever the address."""
+        return f"kafka://{self.cluster}/{self.address.topic}"
+
     def place(self, partition: int) -> str:
         """The partition in the ledger."""
-        return f"kafka://{self.cluster}/{self.address.topic}/{partition}"
+        return f"{self.whole}/{partition}"
 
     def name(self, partition: int) -> str:
         """The partition as it was given."""
@@ -91,23 +101,25 @@ def look_up(address: Address, settings: dict[str, str]) -> Topic:
     """
     kafka = kafka_settings.library()
     heard: list[str] = []
-    client = _admin(address, settings, lambda error: heard.append(error.str()))
     with _said(kafka, address, heard):
-        metadata = client.list_topics(address.topic, timeout=ANSWER_SECONDS)
-        found = metadata.topics[address.topic]
-        if found.error:
-            raise kafka.KafkaException(found.error)
-        its_id = topic_id(kafka, client, address)
-    cluster = metadata.cluster_id or address.bootstrap
-    return Topic(address, cluster, its_id, tuple(sorted(found.partitions)))
+        client = _admin(address, settings, lambda error: heard.append(error.str()))
+        cluster = client.describe_cluster(request_timeout=ANSWER_SECONDS).result().cluster_id
+        found = _described(kafka, client, address)
+    partitions = tuple(sorted(each.id for each in found.partitions))
+    return Topic(address, cluster or address.bootstrap, _id_of(found), partitions)
 
 
-def topic_id(kafka: ModuleType, client: Any, address: Address) -> str:
-    """The id of a topic; empty if it has none, which is so with brokers before Kafka 2.8."""
+def _described(kafka: ModuleType, client: Any, address: Address) -> Any:
+    """What brokers say of a topic; other than metadata, it makes none that is not there."""
     asked = client.describe_topics(
         kafka.TopicCollection([address.topic]), request_timeout=ANSWER_SECONDS
     )
-    text = str(asked[address.topic].result().topic_id)
+    return asked[address.topic].result()
+
+
+def _id_of(described: Any) -> str:
+    """The id of a topic; empty if it has none, which is so with brokers before Kafka 2.8."""
+    text = str(described.topic_id)
     return "" if set(text) <= {"A", "="} else text
 
 
@@ -128,72 +140,43 @@ class TopicReader:
     Args:
         topic: which one.
         settings: of librdkafka.
-        group: name of the group, in which processes share partitions.
-        take: is asked for a partition with its lowest and highest offset, and says where to go on;
-            None where another process holds it.
-        give_up: is told the partitions that go to another process.
+        group: what the broker calls us, for displays of lag; nobody joins it.
+        reset: where to go on if an offset is not there: ``earliest``, ``latest``; None: raise.
 
     Attributes:
         next: by partition held, the offset that is read next.
         error: what the brokers said last of being out of reach, or None.
+        notes: sentences about partitions that were read on from elsewhere.
     """
 
     def __init__(
-        self,
-        topic: Topic,
-        settings: dict[str, str],
-        group: str,
-        take: Callable[[int], int | None],
-        give_up: Callable[[Iterable[int]], None],
+        self, topic: Topic, settings: dict[str, str], group: str, reset: str | None = None
     ) -> None:
         self.topic = topic
         self.next: dict[int, int] = {}
         self.error: str | None = None
+        self.notes: list[str] = []
         self._kafka = kafka_settings.library()
-        self._take, self._give_up = take, give_up
-        self._refused: list[int] = []
-        self._assigned_anew = False
+        self._reset = reset
         self._mean_bytes = 1_000.0
-        self._ends: dict[int, int] = {}
         self._at_end: set[int] = set()
-        self._failure: BaseException | None = None
-        self._admin = _admin(topic.address, settings, self._hear)
-        self._consumer = self._kafka.Consumer(
-            {
-                **_MEGABYTES,
-                "group.id": group,
-                "log_level": 0,
-                **settings,
-                "bootstrap.servers": topic.address.bootstrap,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "error_cb": self._hear,
-            },
-            logger=_silent(),
-        )
-
-    def read_all(self) -> None:
-        """Take every partition, whoever is in the group.
-
-        Raises:
-            UserError: another process holds one of them.
-        """
-        self._assign(self.topic.partitions)
-        if self._refused:
-            raise UserError(
-                f"{self.topic.name(self._refused[0])} is being landed by another process.\n"
-                "Wait until it has ended, or stop it."
+        own: dict[str, Any] = {
+            "bootstrap.servers": topic.address.bootstrap,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "error_cb": self._hear,
+        }
+        with _said(self._kafka, topic.address):
+            self._admin = _admin(topic.address, settings, self._hear)
+            self._consumer = self._kafka.Consumer(
+                {**_DEFAULTS, "group.id": group, **settings, **own}, logger=_silent()
             )
 
-    def share(self) -> None:
-        """Take the partitions that the group leaves to this process, now and later."""
-        self._consumer.subscribe(
-            [self.topic.address.topic],
-            on_assign=lambda _, parts: self._guarded(self._assign, parts),
-            on_revoke=lambda _, parts: self._guarded(self._revoke, parts),
-            on_lost=lambda _, parts: self._guarded(self._revoke, parts),
-        )
+    def hold(self, positions: dict[int, int]) -> None:
+        """Read these partitions from these offsets on, and no other."""
+        self.next, self._at_end = dict(positions), set()
+        self._consumer.assign([self._at(*position) for position in positions.items()])
 
     def read(self, rows: int, seconds: float) -> Messages:
         """What comes until there are so many messages, or the first has waited for so long.
@@ -208,12 +191,6 @@ class TopicReader:
         while len(found) < rows and size < BATCH_BYTES and (left := end - time.monotonic()) > 0:
             some = min(MOST_AT_ONCE, rows - len(found), int(BATCH_BYTES / self._mean_bytes) + 1)
             messages = self._consume(some, left)
-            if self._assigned_anew:
-                # what came in the same call may be of before: all of it is read again
-                self._assigned_anew = False
-                found, parts, size = Messages(), [], 0
-                self._go_back()
-                continue
             if not messages:
                 if found or self.is_at_end:
                     break
@@ -234,7 +211,7 @@ class TopicReader:
     @property
     def is_at_end(self) -> bool:
         """Whether all that was there has been read."""
-        return bool(self.next) and self._at_end >= set(self.next) and not self._refused
+        return self._at_end >= set(self.next)
 
     def landed(self, after: dict[int, int]) -> None:
         """Messages have been committed in the warehouse; ``after`` them comes this offset."""
@@ -253,15 +230,9 @@ class TopicReader:
     def close(self) -> None:
         self._consumer.close()
 
-    def retry(self) -> None:
-        """Ask again for partitions that another process still held."""
-        if self._refused:
-            self._assign([*self.next, *self._refused])
-            self._assigned_anew = False
-
     def _consume(self, count: int, seconds: float) -> list[Any]:
         good = []
-        for message in self._consumer.consume(count, min(seconds, 0.5)):
+        for message in self._consumer.consume(count, min(seconds, WAKE_SECONDS)):
             error = message.error()
             if error is None:
                 good.append(message)
@@ -269,53 +240,36 @@ class TopicReader:
             elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
                 self._at_end.add(message.partition())
             elif error.code() == self._kafka.KafkaError._AUTO_OFFSET_RESET:
-                raise Gone(
-                    f"{self.topic.name(message.partition())}: offset"
-                    f" {self.next.get(message.partition(), 0):,} is not there."
-                )
+                self._go_on_elsewhere(message.partition())
             elif not error.retriable():
                 raise UserError(
                     f"{self.topic.name(max(message.partition(), 0))} cannot be read:"
                     f" {error.str()}.\nCorrect that, and run this again."
                 )
-        if self._failure:
-            failure, self._failure = self._failure, None
-            raise failure
         if good:
             self.error = None
         return good
 
-    def _guarded(self, call: Callable[[list[int]], None], parts: list[Any]) -> None:
-        """librdkafka's callbacks lose what is raised in them."""
-        try:
-            call([part.partition for part in parts])
-        except BaseException as error:
-            self._failure = self._failure or error
-
-    def _assign(self, partitions: Iterable[int]) -> None:
-        held: dict[int, int] = {}
-        self._refused = []
-        for partition in partitions:
-            position = self.next.get(partition)
-            position = self._take(partition) if position is None else position
-            if position is None:
-                self._refused.append(partition)
-            else:
-                held[partition] = position
-        self.next, self._at_end, self._assigned_anew = held, set(), True
-        self._consumer.assign([self._at(*position) for position in held.items()])
-
-    def _revoke(self, partitions: Iterable[int]) -> None:
-        gone = set(partitions)
-        self.next = {part: at for part, at in self.next.items() if part not in gone}
-        self._refused = [part for part in self._refused if part not in gone]
-        self._assigned_anew = True
-        self._give_up(gone)
-
-    def _go_back(self) -> None:
-        self._at_end.clear()
-        if self.next:
-            self._consumer.assign([self._at(*position) for position in self.next.items()])
+    def _go_on_elsewhere(self, partition: int) -> None:
+        """
+        Raises:
+            Gone: nobody said where.
+        """
+        low, high = self.watermarks(partition)
+        wanted = self.next[partition]
+        if self._reset is None:
+            raise Gone(
+                f"{self.topic.name(partition)}: the ledger goes on from offset {wanted:,}, and"
+                f" there are {low:,} to {high - 1:,}: retention has dropped some, or brokers lost"
+                " them.\nGo on without them: --offset-reset earliest (from the oldest there is)"
+                " or latest (with what comes from now on)."
+            )
+        self.notes.append(
+            f"{self.topic.name(partition)} is read on from its {self._reset} offset: {wanted:,} is"
+            " not there."
+        )
+        start = low if self._reset == "earliest" else high
+        self.hold({**self.next, partition: start})
 
     def beginning(self, partition: int, reset: str | None = None) -> int:
         """Where a partition is read from that has not landed: its beginning, or where told."""
@@ -329,7 +283,7 @@ class TopicReader:
             Gone: the topic was deleted since this reader was made, and perhaps made anew.
         """
         with _said(self._kafka, self.topic.address):
-            now = topic_id(self._kafka, self._admin, self.topic.address)
+            now = _id_of(_described(self._kafka, self._admin, self.topic.address))
         if now != self.topic.id:
             raise Gone(
                 f"{self.topic.address.topic} was deleted and made anew while it was read. What was"
@@ -375,7 +329,7 @@ def _said(kafka: ModuleType, address: Address, heard: list[str] | None = None) -
                 "Check the address and the settings in [sources.transactions.kafka]."
             ) from error
         raise UserError(
-            f"{address.bootstrap} refuses to show {address.topic}: {reason}.\n"
+            f"{address.topic} at {address.bootstrap} cannot be read: {reason.rstrip('.')}.\n"
             "Check the settings in [sources.transactions.kafka]."
         ) from error
 
