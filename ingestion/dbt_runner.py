@@ -129,8 +129,25 @@ def make_roles(target: Target) -> None:
     dbt("run-operation", target, "make_roles", label="Making roles")
 
 
+def manifest(target: Target) -> Any:
+    """The project as dbt reads it, to be handed to ``dbt`` again and again.
+
+    Raises:
+        UserError: dbt cannot read it.
+    """
+    found: list[Any] = []
+    dbt("parse", target, label="Reading the project", found=found)
+    return found[0]
+
+
 def dbt(
-    command: str, target: Target, *args: str, label: str, rebuilt: list[str] | None = None
+    command: str,
+    target: Target,
+    *args: str,
+    label: str,
+    rebuilt: list[str] | None = None,
+    manifest: Any = None,
+    found: list[Any] | None = None,
 ) -> str:
     """Run dbt in this process, with a progress bar.
 
@@ -140,6 +157,8 @@ def dbt(
         args: more arguments of the command.
         label: what the progress bar is called.
         rebuilt: gets names of models that are built in full because of what has changed.
+        manifest: the project, if it has been read before.
+        found: gets what dbt gives back.
 
     Returns:
         What passed, such as ``46 models, 5 seeds, 344 tests``.
@@ -170,7 +189,7 @@ def dbt(
         os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
         os.environ["PGCLIENTENCODING"] = "UTF8"
         os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml in the working directory
-        outcome = dbtRunner(callbacks=[follow]).invoke(
+        outcome = dbtRunner(manifest=manifest, callbacks=[follow]).invoke(
             ["--quiet", "--no-use-colors", command, *args, "--target", target.name]
         )
     results = getattr(outcome.result, "results", None)
@@ -188,6 +207,8 @@ def dbt(
         if findings and len(failed) == 1:
             remedy = one_line(findings[0], None)
         raise UserError(f"dbt {command} failed: {named}{more}\n{remedy}")
+    if found is not None:
+        found.append(outcome.result)
     return _count(results or []) if command == "build" else ""
 
 

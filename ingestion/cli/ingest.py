@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +58,12 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
 )
 @click.option("--follow", is_flag=True, help="Of a topic: go on as messages come, until Ctrl-C.")
 @click.option(
+    "--build-every",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="With --follow: build the transaction models so often, if something has landed.",
+)
+@click.option(
     "--offset-reset",
     type=click.Choice(["earliest", "latest"]),
     help="Of a topic: where to go on if it was made anew, or has dropped what comes next.",
@@ -81,6 +89,7 @@ def ingest_transactions(
     save: str | None,
     follow: bool,
     offset_reset: str | None,
+    build_every: float | None,
 ) -> None:
     """Land card transactions from PATHS.
 
@@ -106,7 +115,14 @@ def ingest_transactions(
     )
     if topic:
         mapping = find_mapping(mapping_name) if mapping_name else None
-        _ingest_topic(topic, target_name, mapping, follow=follow, offset_reset=offset_reset)
+        _ingest_topic(
+            topic,
+            target_name,
+            mapping,
+            follow=follow or build_every is not None,
+            offset_reset=offset_reset,
+            build_every=build_every,
+        )
         return
     found = find_files(files)  # before a server is started for nothing
     if suggest or save is not None:
@@ -153,8 +169,11 @@ def _ingest_topic(
     *,
     follow: bool,
     offset_reset: str | None,
+    build_every: float | None,
 ) -> None:
     from ingestion import interrupts, kafka_settings
+    from ingestion.builder import Builder
+    from ingestion.dbt_runner import install_packages
     from ingestion.sources.transactions.stream import ingest_topic
 
     kafka_settings.parse(url)  # before a server is started for nothing
@@ -164,15 +183,23 @@ def _ingest_topic(
         stop.set()
         ended.wait(4)
 
-    with interrupts.giving_back(end if follow else lambda: None):
+    target = loader_target(target_name)
+    with ExitStack() as stack:
+        stack.enter_context(interrupts.giving_back(end if follow else lambda: None))
+        after_batch: Callable[[int], None] = lambda _: None  # noqa: E731
+        if build_every:
+            install_packages()
+            builder = stack.enter_context(closing(Builder(build_every, target_name, echo)))
+            after_batch = builder.tick
         report = ingest_topic(
             url,
-            loader_target(target_name),
+            target,
             follow=follow,
             mapping=mapping,
             offset_reset=offset_reset,
             say=echo,
             stop=stop.is_set,
+            after_batch=after_batch,
         )
         ended.set()
     _print_report(report)

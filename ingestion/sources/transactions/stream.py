@@ -79,6 +79,7 @@ def ingest_topic(
     offset_reset: str | None = None,
     say: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
+    after_batch: Callable[[int], None] = lambda _: None,
 ) -> LoadReport:
     """Land the messages of a topic.
 
@@ -93,6 +94,7 @@ def ingest_topic(
             on from is not there, or the topic was made anew; None: that is an error.
         say: gets a line about progress, every ten seconds or so.
         stop: ends the following when it says so.
+        after_batch: is told, while following, how many rows have landed in all.
 
     Returns:
         Rows landed and rejected, and notes.
@@ -114,7 +116,7 @@ def ingest_topic(
             load.make_tables(target)
     landing = _Stream(address, target, report, mapping, offset_reset, say=say)
     if follow:
-        landing.follow(stop)
+        landing.follow(stop, after_batch)
     else:
         with refusals("transactions"):
             landing.land_what_is_there()
@@ -189,13 +191,13 @@ class _Stream:
                         "What has landed stays. Run this again to go on."
                     )
 
-    def follow(self, stop: Callable[[], bool]) -> None:
+    def follow(self, stop: Callable[[], bool], after_batch: Callable[[int], None]) -> None:
         """Go on until ``stop`` says so, over restarts of the warehouse and of brokers."""
         losses = 0
         while not stop():
             try:
                 with refusals("transactions"), self._session() as reader:
-                    losses = self._go_on(reader, stop, losses)
+                    losses = self._go_on(reader, stop, after_batch, losses)
             except UserError as error:
                 if not _is_passing(error):
                     raise
@@ -206,7 +208,13 @@ class _Stream:
                 while time.monotonic() < end and not stop():
                     time.sleep(0.1)
 
-    def _go_on(self, reader: TopicReader, stop: Callable[[], bool], losses: int) -> int:
+    def _go_on(
+        self,
+        reader: TopicReader,
+        stop: Callable[[], bool],
+        after_batch: Callable[[int], None],
+        losses: int,
+    ) -> int:
         progress = _Progress(self._say, self._report, reader)
         shared = -SHARE_SECONDS
         while not stop():
@@ -218,6 +226,7 @@ class _Stream:
                 self._land(messages)
                 losses = 0
             progress.tell(len(messages))
+            after_batch(self._report.rows["transactions"])
         return losses
 
     def _share(self, reader: TopicReader) -> None:
