@@ -33,6 +33,7 @@ ECHO = 0.3  # seconds in which the same signal may come twice: from a terminal, 
 
 _given_back: list[Callable[[], object]] = []
 _at_once: list[Callable[[], object]] = []
+_said: list[str] = [INTERRUPTED]
 _terminal: list[Any] = []
 
 
@@ -58,21 +59,26 @@ def watch() -> None:
 
 @contextmanager
 def giving_back(
-    give_back: Callable[[], object], at_once: Callable[[], object] = int
+    give_back: Callable[[], object],
+    at_once: Callable[[], object] = int,
+    said: str | None = None,
 ) -> Iterator[None]:
     """What an interrupt within the block calls, and not where the block ends in any other way.
 
     Args:
         give_back: called in another thread, while this one goes on.
         at_once: called in its place after a second interrupt; it must not wait.
+        said: the one line, where the usual one is not true.
     """
     _given_back.append(give_back)
     _at_once.append(at_once)
+    _said.append(said or _said[-1])
     try:
         yield
     finally:
         _given_back.remove(give_back)
         _at_once.remove(at_once)
+        _said.pop()
 
 
 def _wait(number: int, _: FrameType | None) -> None:
@@ -118,7 +124,7 @@ def _do(steps: Iterable[Callable[[], object]]) -> None:
 
 def _say() -> None:
     """The one line; nothing that other threads print from now on is seen."""
-    line = INTERRUPTED.encode() + b"\n"
+    line = _said[-1].encode() + b"\n"
     if os.isatty(2):
         line = b"\r\x1b[2K\x1b[?25h" + line  # over a progress bar, which hides the cursor
     if _terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from ingestion.terminal import echo
 if TYPE_CHECKING:
     from ingestion.pipeline import LoadReport
     from ingestion.sources.transactions.mapping.spec import Mapping
+
+ROWS, SEED = 100_000, 42  # of a made-up file
 
 
 @click.group()
@@ -236,15 +238,66 @@ def generate() -> None:
 
 
 @generate.command("transactions")
-@click.option("--rows", default=100_000, show_default=True, type=click.IntRange(min=1))
-@click.option("--seed", default=42, show_default=True, help="The same seed gives the same file.")
-@click.option("--out", required=True, metavar="FILE", help="JSONL file to write, on this disk.")
-def generate_transactions(rows: int, seed: int, out: str) -> None:
-    """Write generated card transactions as JSONL: some are late, repeated, changed or broken."""
-    from ingestion.sample import transactions
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    help="Lines; 100,000 unless given, with --rate no end unless given.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="The same seed gives the same lines; 42 unless given, with --rate a new one.",
+)
+@click.option("--out", metavar="FILE", help="JSONL file to write as a whole, on this disk.")
+@click.option(
+    "--to",
+    metavar="FILE|-|kafka://HOST[:PORT]/TOPIC",
+    help="Where to send lines: a file that grows, standard output, or a topic.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True, max=1_000_000),
+    help="Lines a second, whose events happen as they are sent. Ctrl-C ends it.",
+)
+@click.option(
+    "--start",
+    type=click.DateTime(),
+    help="With --rate, event time of the first line, UTC; now unless given.",
+)
+def generate_transactions(
+    rows: int | None,
+    seed: int | None,
+    out: str | None,
+    to: str | None,
+    *,
+    rate: float | None,
+    start: datetime | None,
+) -> None:
+    """Make up card transactions as JSONL: some are late, repeated, changed or broken.
 
-    for kind, count in transactions.generate(rows, seed, out).items():
-        echo(f"{kind:<28} {count:>12,}")
+    --out writes a file, whole or not at all. --to sends lines, at a --rate or as fast as they are
+    taken. Settings of Kafka are in [sources.transactions.kafka] of dlt's files, see
+    docs/streams.md.
+    """
+    if (out is None) == (to is None):
+        raise click.UsageError("Give --out FILE for a file, or --to for a stream.")
+    if out is not None:
+        if rate or start:
+            raise click.UsageError("--rate and --start go with --to.")
+        from ingestion.sample import transactions
+
+        rows, seed = rows or ROWS, SEED if seed is None else seed
+        for kind, count in transactions.generate(rows, seed, out).items():
+            echo(f"{kind:<28} {count:>12,}")
+        return
+    if start and not rate:
+        raise click.UsageError("--start goes with --rate.")
+    from ingestion.sample.send import send
+
+    if rate is None:
+        rows, seed = rows or ROWS, SEED if seed is None else seed
+    start = start and start.replace(tzinfo=timezone.utc)
+    send(str(to), rows, seed, rate=rate, start=start)
 
 
 def _print_report(report: LoadReport) -> None:

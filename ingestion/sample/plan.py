@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400_000  # milliseconds
 FUTURE = date(2999, 1, 1)
+SPAN = date(2024, 1, 1), date(2025, 12, 31)  # first and last day of events, UTC
 BROKEN = (
     *("not_json", "missing_field", "bad_transaction_id"),
     *("bad_timestamp", "bad_user_id", "bad_amount"),
@@ -241,9 +242,7 @@ class Plan:
             for method in settings.PAYMENT_METHODS
             for currency in currencies
         )
-        # a day more on either side for offsets; the last one is the far future
-        days = [self.start + timedelta(day) for day in range(-1, self.days + 2)]
-        self.dates = pa.array([f"{day}T" for day in [*days, FUTURE]])
+        self._name_days()
         self.clock = pa.array(
             f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}."
             for second in range(86_400)
@@ -252,6 +251,18 @@ class Plan:
         self.zones = pa.array([f'{zone}", "user_id": ' for zone in settings.OFFSETS])
         self.zone_shift = np.array([_milliseconds(zone) for zone in settings.OFFSETS])
         self.decimals = pa.array(f".{cents:02}" for cents in range(100))
+
+    def _name_days(self) -> None:
+        """Spell out the days: one more on either side for offsets; the last one is far ahead."""
+        import pyarrow as pa
+
+        days = [self.start + timedelta(day) for day in range(-1, self.days + 2)]
+        self.dates = pa.array([f"{day}T" for day in [*days, FUTURE]])
+
+    def keys(self, first: int, last: int) -> list[str]:
+        """The transaction of each of these lines, broken ones included, whatever they say."""
+        of = self.origin[self.order[first:last]]
+        return _uuids(self.ids[0][of], self.ids[1][of]).to_pylist()
 
     def lines(self, first: int, last: int) -> bytes | memoryview:
         """The lines from ``first`` to before ``last``, 0-based."""

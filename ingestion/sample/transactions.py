@@ -22,7 +22,7 @@ from ingestion import interrupts
 from ingestion.errors import UserError, error_line
 from ingestion.places import on_disk
 from ingestion.progress import task
-from ingestion.sample.plan import Plan, Shares
+from ingestion.sample.plan import SPAN, Plan, Shares
 
 LINES_AT_A_TIME = 200_000
 DEVICES = (("/", "dev"), ("/", "proc"))
@@ -33,8 +33,8 @@ def generate(
     seed: int,
     out: Path | str,
     *,
-    start: date = date(2024, 1, 1),
-    end: date = date(2025, 12, 31),
+    start: date = SPAN[0],
+    end: date = SPAN[1],
     shares: Shares | None = None,
     counts: Path | str | None = None,
 ) -> dict[str, int]:

@@ -3,7 +3,7 @@
 It is started as ``tansu broker --listener-url tcp://127.0.0.1:PORT`` with the same address to
 advertise and ``--storage-engine memory://tansu/``: what it holds ends with it. A topic that is
 produced to and not there is made, with four partitions. Its ``read_committed`` shows aborted
-messages, too.
+messages, too, and its high watermark is where the last batch begins: read, do not ask it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from types import TracebackType
+from typing import Any
 
 import pytest
 
@@ -94,8 +95,31 @@ class Broker:
         for made in client.create_topics([NewTopic(topic, partitions, 1)]).values():
             made.result()
 
-    def read(self, topic: str, count: int) -> Iterator[tuple[int, int, bytes, bytes]]:
-        """The first messages of a topic: partition, offset, key and value."""
+    def count(self, topic: str) -> int:
+        """How many messages can be read, until for a second there are no more."""
+        return sum(1 for _ in self.read(topic, 10**9, quiet=1.0))
+
+    def read(
+        self, topic: str, count: int, quiet: float = PATIENCE
+    ) -> Iterator[tuple[int, int, bytes, bytes]]:
+        """The first messages of a topic: partition, offset, key and value.
+
+        Args:
+            topic: its name.
+            count: so many at most.
+            quiet: seconds without a message after which there are no more.
+        """
+        with self._reader(topic) as (client, parts):
+            client.assign(parts)
+            while count and (messages := client.consume(min(count, 10_000), quiet)):
+                for message in messages:
+                    assert not message.error(), message.error()
+                    count -= 1
+                    yield message.partition(), message.offset(), message.key(), message.value()
+
+    @contextmanager
+    def _reader(self, topic: str) -> Iterator[tuple[Any, list[Any]]]:
+        """A consumer without a group, and the topic's partitions from their beginning."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
         client = Consumer(
@@ -103,17 +127,12 @@ class Broker:
                 "bootstrap.servers": self.address,
                 "group.id": "tests",
                 "enable.auto.commit": False,
+                "log_level": 0,
             }
         )
         try:
             parts = client.list_topics(topic, PATIENCE).topics[topic].partitions
-            client.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts])
-            last = time.monotonic() + PATIENCE
-            while count and time.monotonic() < last:
-                for message in client.consume(count, 0.5):
-                    assert not message.error(), message.error()
-                    count -= 1
-                    yield message.partition(), message.offset(), message.key(), message.value()
+            yield client, [TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts]
         finally:
             client.close()
 
