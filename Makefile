@@ -33,7 +33,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
   mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage \
-  test-conventions
+  test-conventions test-kafka bench-stream
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and
 	@[ -d .venv/pandas ] || $(call install,.venv,--target .venv/pandas $(ALCHEMY))
 	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS)) \
 	  $(if $(BEFORE),--before $(BEFORE))
+
+bench-stream: $(READY)  ## how fast messages of a topic land, and how soon they are seen: ROWS=1000000 SECONDS=60
+	@$(BIN)/marquee scratch python benchmarks/stream.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py
@@ -144,6 +147,9 @@ $(LINEAGE)/.ready: docs/lineage-requirements.txt
 	@$(call environment,$(LINEAGE))
 	@$(call install,$(LINEAGE),-r $<)
 	@touch $@
+
+test-kafka: $(READY)  ## messages of Apache Kafka itself, whose jars come by Maven; needs Java 17
+	@MARQUEE_KAFKA=1 $(BIN)/pytest --quiet ingestion/tests/test_apache_kafka.py
 
 test-conventions: $(READY) $(BOUNCER)/.ready  ## names, descriptions, layers, keys: dbt-bouncer.yml
 	@$(BIN)/pytest --quiet ingestion/tests/test_conventions.py

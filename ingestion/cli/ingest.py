@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -186,6 +187,7 @@ def _ingest_topic(
         ended.wait(4)
 
     target = loader_target(target_name)
+    gc.set_threshold(200_000)  # messages come by the thousand, and none is part of a cycle
     with ExitStack() as stack:
         stack.enter_context(interrupts.giving_back(end if follow else lambda: None))
         after_batch: Callable[[int], None] = lambda _: None  # noqa: E731

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -135,6 +136,86 @@ class Broker:
             yield client, [TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts]
         finally:
             client.close()
+
+
+KAFKA = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>marquee</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+<version>4.1.0</version></dependency></dependencies></project>
+"""
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://{address},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{address}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={folder}/data
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+log.cleaner.backoff.ms=200
+log.retention.check.interval.ms=500
+log.segment.delete.delay.ms=100
+"""
+
+
+class ApacheKafka(Broker):
+    """Apache Kafka itself: one node that is broker and controller; its jars come by Maven.
+
+    What it has acknowledged is on disk: ``start`` after ``kill`` goes on with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._jars = folder / "jars"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            controller = probe.getsockname()[1]
+        self._properties = folder / "server.properties"
+        text = PROPERTIES.format(address=self.address, controller=controller, folder=folder)
+        self._properties.write_text(text)
+        (folder / "pom.xml").write_text(KAFKA)
+        command = ["mvn", "-q", "-B", "dependency:copy-dependencies"]
+        subprocess.run(
+            [*command, f"-DoutputDirectory={self._jars}"], cwd=folder, check=True, timeout=600
+        )
+        made = self._java("kafka.tools.StorageTool", "random-uuid").stdout.split()[-1].decode()
+        form = ("format", "--standalone", "-t", made, "-c", str(self._properties))
+        self._java("kafka.tools.StorageTool", *form)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self._command("kafka.Kafka", str(self._properties)),
+            cwd=self._folder,
+            stdout=(self._folder / "log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        client = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
+        last = time.monotonic() + 3 * PATIENCE
+        while time.monotonic() < last:
+            assert self.process.poll() is None, (self._folder / "log").read_text()[-2_000:]
+            with suppress(KafkaException):
+                client.describe_cluster(request_timeout=2).result()
+                return
+            time.sleep(0.2)
+        self.kill()
+        pytest.fail(f"no broker listens on {self.address}")
+
+    def _command(self, main: str, *arguments: str) -> list[str]:
+        return ["java", "-Xmx512m", "-cp", f"{self._jars}/*", main, *arguments]
+
+    def _java(self, main: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            self._command(main, *arguments), capture_output=True, check=True, timeout=60
+        )
 
 
 def _program() -> os.PathLike[str] | str:

@@ -227,6 +227,8 @@ class _Stream:
                 losses = 0
             progress.tell(len(messages))
             after_batch(self._report.rows["transactions"])
+            while reader.notes:
+                self._say(reader.notes.pop())
         return losses
 
     def _share(self, reader: TopicReader) -> None:
@@ -262,7 +264,10 @@ class _Stream:
             reader = TopicReader(self._topic, self._settings, group, self._offset_reset)
             with closing(reader):
                 self._reader = reader
-                yield reader
+                try:
+                    yield reader
+                finally:
+                    self._report.notes += reader.notes
 
     # Which partitions are this process's, and where they go on
 
@@ -353,7 +358,7 @@ class _Stream:
 class _Progress:
     """A line every so often: rate, lag, rejects."""
 
-    EVERY = 10.0  # seconds
+    EVERY, IDLE = 10.0, 60.0  # seconds; where nothing comes
 
     def __init__(self, say: Callable[[str], None], report: LoadReport, reader: TopicReader) -> None:
         self._say, self._report, self._reader = say, report, reader
@@ -367,10 +372,10 @@ class _Progress:
             these = ", ".join(map(str, sorted(self._parts))) or "none"
             self._say(f"{self._now()}  partitions of this process: {these}")
         seconds = time.monotonic() - self._since
-        if seconds < self.EVERY:
+        if seconds < (self.EVERY if self._messages else self.IDLE):
             return
         rejected = self._report.rejected - self._rejected
-        away = f"  {self._reader.error}" if self._reader.error else ""
+        away = f"  {self._reader.error.rpartition(': ')[2][:60]}" if self._reader.error else ""
         self._say(
             f"{self._now()}  {self._messages / seconds:>9,.0f} messages/s"
             f"  lag {self._reader.lag():>9,}  rejected {rejected:>7,}"

@@ -187,6 +187,7 @@ class TopicReader:
         """
         found = Messages()
         parts: list[np.ndarray] = []
+        offsets: list[np.ndarray] = []
         size, end = 0, time.monotonic() + seconds
         while len(found) < rows and size < BATCH_BYTES and (left := end - time.monotonic()) > 0:
             some = min(MOST_AT_ONCE, rows - len(found), int(BATCH_BYTES / self._mean_bytes) + 1)
@@ -200,12 +201,15 @@ class TopicReader:
                 end = min(end, found.arrived + seconds)
             values = [message.value() for message in messages]
             found.values += values
-            parts.append(np.array([(m.partition(), m.offset()) for m in messages], np.int64))
-            new = sum(len(value) for value in values if value)
-            self._mean_bytes = max(1.0, (self._mean_bytes + new / len(values)) / 2)
+            count = len(messages)
+            where = np.fromiter((m.partition() for m in messages), np.int64, count)
+            parts.append(where)
+            offsets.append(np.fromiter((m.offset() for m in messages), np.int64, count))
+            new = sum(map(len, filter(None, values)))
+            self._mean_bytes = max(1.0, (self._mean_bytes + new / count) / 2)
             size += new
         if parts:
-            found.partitions, found.offsets = np.concatenate(parts).T
+            found.partitions, found.offsets = np.concatenate(parts), np.concatenate(offsets)
         return found
 
     @property
@@ -231,13 +235,14 @@ class TopicReader:
         self._consumer.close()
 
     def _consume(self, count: int, seconds: float) -> list[Any]:
-        good = []
-        for message in self._consumer.consume(count, min(seconds, WAKE_SECONDS)):
+        messages = self._consumer.consume(count, min(seconds, WAKE_SECONDS))
+        failed = [message for message in messages if message.error() is not None]
+        good = [each for each in messages if each.error() is None] if failed else messages
+        if self._at_end:  # before it is seen where this call came to an end
+            self._at_end.difference_update({message.partition() for message in good})
+        for message in failed:
             error = message.error()
-            if error is None:
-                good.append(message)
-                self._at_end.discard(message.partition())
-            elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
+            if error.code() == self._kafka.KafkaError._PARTITION_EOF:
                 self._at_end.add(message.partition())
             elif error.code() == self._kafka.KafkaError._AUTO_OFFSET_RESET:
                 self._go_on_elsewhere(message.partition())
