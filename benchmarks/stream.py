@@ -118,7 +118,7 @@ def _latency(broker: Broker, folder: Path, rate: float, seconds: int) -> None:
         subprocess.Popen([*MARQUEE, *follow], stdout=log, stderr=log) as follower,
     ):
         time.sleep(5)
-        sending = ["generate", "transactions", "--rate", str(rate), "--now"]
+        sending = ["generate", "transactions", "--rate", str(rate)]
         sending += ["--rows", str(int(rate * seconds)), "--to", broker.url("live")]
         began = time.monotonic()
         with subprocess.Popen([*MARQUEE, *sending], stdout=subprocess.DEVNULL) as producer:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ingestion import kafka_settings
@@ -22,6 +21,7 @@ from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.contract import quoted
 from ingestion.sources.transactions.inputs.kafka import Gone, Messages, TopicReader, look_up
 from ingestion.sources.transactions.landing import load
+from ingestion.sources.transactions.stream_progress import Progress
 from ingestion.warehouse import advice
 from ingestion.warehouse.fitness import refuse_unfit
 
@@ -215,7 +215,7 @@ class _Stream:
         after_batch: Callable[[int], None],
         losses: int,
     ) -> int:
-        progress = _Progress(self._say, self._report, reader)
+        progress = Progress(self._say, self._report, reader)
         shared = -SHARE_SECONDS
         while not stop():
             if time.monotonic() - shared > SHARE_SECONDS:
@@ -353,38 +353,6 @@ class _Stream:
                         f"Messages have the field {name[:50]!a} beyond the contract; it is kept in"
                         " extra_fields."
                     )
-
-
-class _Progress:
-    """A line every so often: rate, lag, rejects."""
-
-    EVERY, IDLE = 10.0, 60.0  # seconds; where nothing comes
-
-    def __init__(self, say: Callable[[str], None], report: LoadReport, reader: TopicReader) -> None:
-        self._say, self._report, self._reader = say, report, reader
-        self._since, self._messages, self._rejected = time.monotonic(), 0, report.rejected
-        self._parts: set[int] | None = None
-
-    def tell(self, messages: int) -> None:
-        self._messages += messages
-        if set(self._reader.next) != self._parts:
-            self._parts = set(self._reader.next)
-            these = ", ".join(map(str, sorted(self._parts))) or "none"
-            self._say(f"{self._now()}  partitions of this process: {these}")
-        seconds = time.monotonic() - self._since
-        if seconds < (self.EVERY if self._messages else self.IDLE):
-            return
-        rejected = self._report.rejected - self._rejected
-        away = f"  {self._reader.error.rpartition(': ')[2][:60]}" if self._reader.error else ""
-        self._say(
-            f"{self._now()}  {self._messages / seconds:>9,.0f} messages/s"
-            f"  lag {self._reader.lag():>9,}  rejected {rejected:>7,}"
-            f"  landed in all {self._report.rows['transactions']:>12,}{away}"
-        )
-        self._since, self._messages, self._rejected = time.monotonic(), 0, self._report.rejected
-
-    def _now(self) -> str:
-        return f"{datetime.now():%H:%M:%S}"
 
 
 def _is_passing(error: UserError) -> bool:
