@@ -60,7 +60,7 @@ test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=
 	@$(BIN)/marquee deps
 	@MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),30) MARQUEE_TORTURE_SEED=$(SEED) \
-	  $(BIN)/pytest --quiet --capture=no --timeout 0 ingestion/tests/test_torture.py
+	  $(BIN)/pytest --quiet --capture=no --timeout 0 ingestion/tests/test_torture.py ingestion/tests/test_torture_streams.py
 
 equality: $(READY)  ## incremental result = full refresh, for random batches: ROUNDS=20 SEED=11
 	@MARQUEE_EQUALITY_ROUNDS=$(or $(ROUNDS),20) MARQUEE_EQUALITY_SEED=$(SEED) \

@@ -119,13 +119,13 @@ class Victim(Site):
     def kill(self, what: str, process: subprocess.Popen) -> None:
         """Kill ``server`` or the program itself, and wait until the program is gone."""
         if what == "server":
-            self._kill_server()
+            self.kill_server()
         else:
             process.kill()
         said = outcome(process)
         assert "Traceback" not in said, said
 
-    def _kill_server(self) -> None:
+    def kill_server(self) -> None:
         """Kill the postmaster and all processes of its own, which are the only ones."""
         if pid := self.server.pid:  # otherwise it is still dead from the last time
             with suppress(psutil.NoSuchProcess):  # the postmaster may end at any moment
@@ -216,10 +216,11 @@ def raw(site: Built, source: str) -> dict[str, tuple]:
     return content(site, "raw_tmdb", *names)
 
 
-def assert_sound(site: Built) -> None:
+def assert_sound(site: Built, *sources: str) -> None:
     """The ledger is right, and every row is of a load that is complete."""
     assert site.one(MISTAKEN) == 0
-    for source, tables in TABLES.items():
+    for source in sources or TABLES:
+        tables = TABLES[source]
         loads = f"raw_{source}._dlt_loads"
         assert site.one(f"select count(*) - count(distinct load_id) from {loads}") == 0
         for table in tables:
