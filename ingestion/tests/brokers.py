@@ -138,12 +138,14 @@ class Broker:
             client.close()
 
 
-KAFKA = """\
+KAFKA = {"org.apache.kafka:kafka_2.13": "4.1.0"}
+POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>marquee</groupId><artifactId>kafka</artifactId><version>1</version><dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-<version>4.1.0</version></dependency></dependencies></project>
+<groupId>marquee</groupId><artifactId>jars</artifactId><version>1</version><dependencies>{}
+</dependencies></project>
 """
+DEPENDENCY = """
+<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"""
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -162,6 +164,19 @@ log.segment.delete.delay.ms=100
 """
 
 
+def copy_jars(wanted: dict[str, str], folder: Path) -> None:
+    """Have Maven copy jars and all that they need into a folder, unless they are there."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True)
+    dependencies = (
+        DEPENDENCY.format(*name.split(":"), version) for name, version in wanted.items()
+    )
+    (folder / "pom.xml").write_text(POM.format("".join(dependencies)))
+    command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={folder}"]
+    subprocess.run(command, cwd=folder, check=True, timeout=600)
+
+
 class ApacheKafka(Broker):
     """Apache Kafka itself: one node that is broker and controller; its jars come by Maven.
 
@@ -178,11 +193,7 @@ class ApacheKafka(Broker):
         self._properties = folder / "server.properties"
         text = PROPERTIES.format(address=self.address, controller=controller, folder=folder)
         self._properties.write_text(text)
-        (folder / "pom.xml").write_text(KAFKA)
-        command = ["mvn", "-q", "-B", "dependency:copy-dependencies"]
-        subprocess.run(
-            [*command, f"-DoutputDirectory={self._jars}"], cwd=folder, check=True, timeout=600
-        )
+        copy_jars(KAFKA, self._jars)
         made = self._java("kafka.tools.StorageTool", "random-uuid").stdout.split()[-1].decode()
         form = ("format", "--standalone", "-t", made, "-c", str(self._properties))
         self._java("kafka.tools.StorageTool", *form)

@@ -42,7 +42,10 @@ class Landed:
 
 
 def landed(target: Target, dataset: str) -> list[Landed]:
-    """What counts of the ledger, oldest first: completed loads, without what was replaced."""
+    """What counts of files in the ledger, oldest first: complete loads, without what was replaced.
+
+    Not what came from topics, which is much: see ``stream``.
+    """
     found = _rows(
         target,
         "select _dlt_load_id, _file_name, path, _file_checksum, bytes, last_line, rows_landed,"
@@ -50,7 +53,7 @@ def landed(target: Target, dataset: str) -> list[Landed]:
         # columns that the table of an older release has not
         " to_jsonb(files) ->> 'etag', to_jsonb(files) ->> 'replay_of',"
         " to_jsonb(files) ->> 'mapping_checksum'"
-        " from {files} as files where _dlt_load_id in"
+        " from {files} as files where path not like 'kafka://%' and _dlt_load_id in"
         " (select load_id from {loads} where status = 0) order by _dlt_load_id",
         files=(dataset, "files"),
         loads=(dataset, "_dlt_loads"),
