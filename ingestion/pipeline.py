@@ -32,9 +32,10 @@ class LoadReport:
     Attributes:
         source: name of the source, such as ``tmdb``.
         rows: raw table name to rows landed by this load (0 when nothing was new).
-        rejected: rows kept in the source's ``rejects`` table instead.
+        rejected: rows kept in the source's table of rejects instead.
         seconds: wall time.
         notes: sentences worth a user's attention.
+        rejects: the table of rejects.
     """
 
     source: str
@@ -42,13 +43,16 @@ class LoadReport:
     rejected: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    rejects: str = "rejects"
 
 
-def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None) -> dlt.Pipeline:
+def make_pipeline(
+    source: str, target: Target, pipelines_dir: Path | None = None, **options: Any
+) -> dlt.Pipeline:
     """The dlt pipeline of one source: it lands in schema ``raw_<source>`` of the target's database.
 
     dlt keeps its working files below ``.marquee/dlt``, one folder a warehouse, so that two
-    warehouses never share state.
+    warehouses never share state. ``options`` are those of dlt's destination.
     """
     import dlt
     from dlt.common.configuration.specs import configspec
@@ -69,7 +73,7 @@ def make_pipeline(source: str, target: Target, pipelines_dir: Path | None = None
     return dlt.pipeline(
         pipeline_name=source,
         dataset_name=f"raw_{source}",
-        destination=postgres(credentials=credentials),
+        destination=postgres(credentials=credentials, **options),
         pipelines_dir=str(make_state_dir(pipelines_dir or working_dir(target))),
     )
 

@@ -6,13 +6,14 @@ import gc
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ingestion.cli.options import loader_target, print_notes, target_option
+from ingestion.cli.options import landing_target, loader_target, print_notes, target_option
 from ingestion.errors import UserError
 from ingestion.terminal import echo
 
@@ -234,6 +235,47 @@ def ingest_tmdb(
     )
 
 
+@ingest.command("database")
+@click.argument("database", metavar="URL|NAME")
+@click.option("--table", "tables", multiple=True, metavar="T", help="A table; '*' is all of them.")
+@click.option("--name", default="", help="The tables land in raw_NAME. Usual: the database's name.")
+@click.option("--schema", help="Schema of the tables, if not the database's default.")
+@click.option("--cursor", metavar="COLUMN", help="Read only rows at or after its last value.")
+@click.option(
+    "--key", metavar="COLUMN", multiple=True, help="What tells rows apart. Usual: the primary key."
+)
+@click.option("--mark-deletes", is_flag=True, help="Compare keys, and mark rows that are gone.")
+@click.option("--text", metavar="COLUMN", multiple=True, help="Land this column as text.")
+@click.option("--exclude", metavar="COLUMN", multiple=True, help="Leave this column out.")
+@target_option
+def ingest_database(
+    database: str,
+    target_name: str | None,
+    *,
+    tables: tuple[str, ...],
+    name: str,
+    schema: str | None,
+    **options: Any,
+) -> None:
+    """Land tables of a database as they are.
+
+    URL is one of SQLAlchemy's, such as mysql://, mariadb:// or postgresql://USER:PASSWORD@HOST/DB.
+    NAME is a database below [sources.databases.NAME] in .dlt/secrets.toml and .dlt/config.toml,
+    which lists its tables (see docs/databases.md). Without --cursor a table lands in full, in place
+    of what landed before.
+    """
+    from ingestion.sources import databases
+    from ingestion.sources.databases.settings import Asked, TableAsked
+
+    chosen = tuple(TableAsked(table, **options) for table in tables)
+    if "://" in database:
+        asked = Asked(database, name, schema, chosen)
+    else:
+        asked = databases.configured(database)
+        asked = replace(asked, tables=chosen or asked.tables, schema=schema or asked.schema)
+    _print_report(databases.ingest(asked, lambda source: landing_target(source, target_name)))
+
+
 @click.group()
 def generate() -> None:
     """Generate sample data."""
@@ -307,5 +349,5 @@ def _print_report(report: LoadReport) -> None:
     for table, rows in report.rows.items():
         echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows")
     if report.rejected:
-        echo(f"raw_{report.source}.{'rejects':<24} {report.rejected:>12,} rows")
+        echo(f"raw_{report.source}.{report.rejects:<24} {report.rejected:>12,} rows")
     echo(f"{report.seconds:.1f} s")

@@ -23,6 +23,13 @@ def loader_target(name: str | None) -> Target:
     return roles.acting_as("loader", access.ready(name))
 
 
+def landing_target(source: str, name: str | None) -> Target:
+    """The same for a source of the user's own, whose schema is made where the loader may not."""
+    from ingestion.warehouse import access, roles
+
+    return roles.open_landing(source, access.ready(name))
+
+
 def refuse_without_warehouse() -> None:
     """Refuse to make a warehouse for a command that needs one with data in it.
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+
+from psycopg2 import sql
 
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -45,6 +48,33 @@ def owner_of_all(target: Target) -> Target:
     if not is_embedded(target) or target.dbname != embedded.target.dbname:
         return target
     return embedded.target
+
+
+def open_landing(source: str, target: Target) -> Target:
+    """The loader's target, with a schema for a source that dbt's sources do not name.
+
+    On the embedded server the loader may make none itself. The transformer may read it.
+    """
+    loader, owner = acting_as("loader", target), owner_of_all(target)
+    if loader == target:
+        return target
+    with closing(owner.connect()) as connection, connection, connection.cursor() as cursor:
+        names = {name: sql.Identifier(text) for name, text in role_names().items()}
+        for folder in (f"raw_{source}", f"raw_{source}_staging"):
+            cursor.execute("select to_regnamespace(quote_ident(%s))", (folder,))
+            if cursor.fetchone() != (None,):
+                continue
+            for statement in _LANDING:
+                cursor.execute(sql.SQL(statement).format(sql.Identifier(folder), **names))
+    return loader
+
+
+_LANDING = (
+    "create schema {} authorization {loader}",
+    "grant usage on schema {} to {transformer}",
+    "alter default privileges for role {loader} in schema {} grant select on tables"
+    " to {transformer}",
+)
 
 
 def rights(target: Target) -> str:
