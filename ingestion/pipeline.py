@@ -272,6 +272,18 @@ def finish_pending(pipeline: dlt.Pipeline, target: Target) -> list[str]:
     return load_ids
 
 
+def put_away(pipeline: dlt.Pipeline, target: Target) -> None:
+    """Put away what a killed run has left, for sources that read it again.
+
+    To be called while ``one_at_a_time`` holds the source.
+    """
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        end_connections(cursor, pipeline.pipeline_name)
+    if pipeline.has_pending_data:
+        pipeline.drop()
+    pipeline.sync_destination()
+
+
 def end_connections(cursor: Any, source: str) -> None:
     """End what a killed run has open: its last COMMIT may still be under way in the server.
 

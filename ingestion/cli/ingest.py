@@ -246,6 +246,7 @@ def ingest_tmdb(
 )
 @click.option("--mark-deletes", is_flag=True, help="Compare keys, and mark rows that are gone.")
 @click.option("--text", metavar="COLUMN", multiple=True, help="Land this column as text.")
+@click.option("--canonical", is_flag=True, help="MongoDB: numbers in documents keep their types.")
 @click.option("--exclude", metavar="COLUMN", multiple=True, help="Leave this column out.")
 @target_option
 def ingest_database(

@@ -9,17 +9,21 @@ so a killed run is repeated and nothing is lost. docs/databases.md has the rules
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time
-from ingestion.sources.databases.connecting import connect, place_of, refuse_without
-from ingestion.sources.databases.settings import Asked, configured, source_name
+from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time, put_away
+from ingestion.sources.databases.connecting import connect, errors_of, place_of, refuse_without
+from ingestion.sources.databases.loading import Loading
+from ingestion.sources.databases.settings import Asked, TableAsked, configured, source_name
 
 if TYPE_CHECKING:
     import dlt
 
+    from ingestion.sources.databases.loading import Readable
     from ingestion.warehouse.target import Target
 
 
@@ -43,37 +47,59 @@ def ingest(
             place. Other tables have landed then, and the message says so.
     """
     began = time.monotonic()
-    refuse_without("sqlalchemy", "Reading a database")
-    from ingestion.sources.databases.looking import find_tables
-    from ingestion.sources.databases.tables import Landing
-
     with_name = asked.name or place_of(asked.url).rpartition("/")[2].partition(".")[0]
-    name = source_name(with_name)
-    engine = connect(asked.url)
-    report = LoadReport(name, rejects="_ingest_rejects")
+    report = LoadReport(source_name(with_name), rejects="_ingest_rejects")
     problems: list[str] = []
-    try:
-        tables = find_tables(engine, asked)
-        warehouse = target(name) if callable(target) else target
-        with one_at_a_time(name, warehouse):
+    with _opened(asked, report.source) as tables:
+        warehouse = target(report.source) if callable(target) else target
+        with one_at_a_time(report.source, warehouse):
             pipeline = pipeline or make_pipeline(
-                name, warehouse, replace_strategy="insert-from-staging"
+                report.source, warehouse, replace_strategy="insert-from-staging"
             )
-            landing = Landing(engine, asked, warehouse, pipeline)
-            landing.begin()
-            for table in tables:
-                try:
-                    landing.land(table, report)
-                except UserError as error:
-                    problems.append(error.message)
-    finally:
-        engine.dispose()
+            put_away(pipeline, warehouse)
+            _land(tables, Loading(warehouse, pipeline, asked.url), report, problems)
     report.seconds = time.monotonic() - began
     if problems:
         landed = ", ".join(report.rows)
         others = f"\nThese have landed: {landed}." if landed else ""
         raise UserError("\n".join(problems) + others)
     return report
+
+
+def _land(
+    tables: list[Callable[[], Readable]], loading: Loading, report: LoadReport, problems: list[str]
+) -> None:
+    for look in tables:
+        try:
+            loading.land(look(), report)
+        except UserError as error:
+            problems.append(error.message)
+
+
+@contextmanager
+def _opened(asked: Asked, source: str) -> Iterator[list[Callable[[], Readable]]]:
+    """What looks at each table that is meant, while its database is open."""
+    if asked.url.startswith(("mongodb://", "mongodb+srv://")):
+        refuse_without("pymongo", "Reading MongoDB")
+        from ingestion.sources.databases import mongodb
+
+        with mongodb.opened(asked, source) as collections:
+            yield list(collections)
+        return
+    refuse_without("sqlalchemy", "Reading a database")
+    from ingestion.sources.databases.looking import find_tables, look_at
+    from ingestion.sources.databases.tables import SqlTable
+
+    engine, place = connect(asked.url), place_of(asked.url)
+
+    def look(table: TableAsked) -> Readable:
+        with errors_of(asked.url):
+            return SqlTable(engine, look_at(engine, table, asked.schema, source), place)
+
+    try:
+        yield [partial(look, table) for table in find_tables(engine, asked)]
+    finally:
+        engine.dispose()
 
 
 __all__ = ["Asked", "configured", "ingest"]

@@ -31,7 +31,7 @@ def reading_of(table: Table, dialect: str, last: str | None) -> Reading:
         UserError: the column is no cursor.
     """
     cursor = table.asked.cursor
-    reading = Reading(table.columns, cursor=cursor)
+    reading = Reading(table.columns, cursor=cursor, written=_written)
     if cursor is None:
         return reading
     column = next((c for c in table.columns if c.name == cursor), None)
@@ -60,7 +60,7 @@ def _literal(column: Landing, source: sa.Column, text: str, dialect: str) -> Any
     return sa.literal(value) if is_number else sa.literal(value, source.type)
 
 
-def written(value: Any) -> str:
+def _written(value: Any) -> str:
     """A value of a cursor as the ledger keeps it."""
     if isinstance(value, datetime | date):
         return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()

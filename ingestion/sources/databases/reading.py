@@ -7,7 +7,7 @@ a value without a place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +34,7 @@ class Reading:
         landings: how its columns land.
         where: which rows; None for all.
         cursor: the column whose highest value is looked for.
+        written: a value of the cursor as the ledger keeps it.
         nothing: what dlt gets where no row lands.
         rows: those that land.
         rejects: those that do not.
@@ -43,6 +44,7 @@ class Reading:
     landings: list[Landing]
     where: Any = None
     cursor: str | None = None
+    written: Callable[[Any], str] = str
     nothing: Any = None
     rows: int = 0
     rejected: int = 0

@@ -14,7 +14,8 @@ RESERVED = ("tmdb", "brands", "transactions")  # schemas of other sources
 CHUNK_ROWS = 50_000  # that SQLAlchemy reads at a time
 FILE_ROWS = 250_000  # of a file that dlt loads: it holds all of one in memory
 _OWN = re.compile(r"_dlt|_ingest_|_load_lock")  # beginnings of tables that are not the user's
-_OPTIONS = ("cursor", "key", "mark_deletes", "text", "exclude")
+_OPTIONS = ("cursor", "key", "mark_deletes", "text", "exclude", "canonical")
+_FLAGS = ("mark_deletes", "canonical")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TableAsked:
         key: columns that tell rows apart; empty: the primary key.
         mark_deletes: compare keys, and mark rows that are gone.
         text, exclude: columns that land as text, or not at all.
+        canonical: numbers of MongoDB's documents keep their types.
     """
 
     name: str
@@ -35,6 +37,7 @@ class TableAsked:
     mark_deletes: bool = False
     text: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    canonical: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def _table(name: str, options: dict[str, Any], section: str) -> TableAsked:
     for option, value in options.items():
         if option == "cursor":
             made[option] = str(value)
-        elif option == "mark_deletes":
+        elif option in _FLAGS:
             made[option] = str(value).lower() in ("true", "1", "yes")
         else:
             made[option] = _names(_of_text(value) if isinstance(value, str) else value)

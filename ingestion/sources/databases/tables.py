@@ -1,233 +1,59 @@
-"""One table at a time: what of it is read, how it is loaded, and what the ledger then says."""
+"""A table that SQLAlchemy reads: what of it is read, and how."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dlt
 import pyarrow as pa
 import sqlalchemy as sa
 from dlt.sources.sql_database import sql_table
-from psycopg2 import sql
 
-from ingestion import table_ledger
-from ingestion.errors import UserError
-from ingestion.pipeline import LoadReport, end_connections, load
-from ingestion.sources.databases import deletes
-from ingestion.sources.databases.connecting import errors_of, place_of
-from ingestion.sources.databases.cursors import reading_of, written
-from ingestion.sources.databases.looking import Table, look_at
+from ingestion.sources.databases.cursors import reading_of
+from ingestion.sources.databases.looking import Table
 from ingestion.sources.databases.reading import Reading, loader_for
-from ingestion.sources.databases.settings import CHUNK_ROWS, FILE_ROWS, Asked, TableAsked
-from ingestion.terminal import one_line
+from ingestion.sources.databases.settings import CHUNK_ROWS
 
 if TYPE_CHECKING:
-    from ingestion.warehouse.target import Target
-
-# A column that has changed its type must not grow a second one beside it.
-CONTRACT: Any = {"tables": "evolve", "columns": "evolve", "data_type": "freeze"}
+    from dlt.sources import DltResource
 
 
-class Landing:
-    """Lands tables of one database."""
+class SqlTable:
+    """A table of a database, as ``loading.Readable`` says.
 
-    def __init__(
-        self, engine: sa.Engine, asked: Asked, target: Target, pipeline: dlt.Pipeline
-    ) -> None:
-        self._engine, self._asked = engine, asked
-        self._target, self._pipeline = target, pipeline
-        self._place = place_of(asked.url)
+    Args:
+        engine: of the database.
+        table: as it was looked at.
+        place: of the database, without user and password.
+    """
 
-    def begin(self) -> None:
-        """Put away what a killed run has left: it is read again."""
-        with closing(self._target.connect()) as connection, connection.cursor() as cursor:
-            end_connections(cursor, self._pipeline.pipeline_name)
-        if self._pipeline.has_pending_data:
-            self._pipeline.drop()
-        self._pipeline.sync_destination()
+    def __init__(self, engine: sa.Engine, table: Table, place: str) -> None:
+        self.asked, self.name, self.key = table.asked, table.name, table.key
+        self.columns, self.names = table.columns, table.names
+        self.place = f"{place} {table.reflected.fullname}"
+        self.is_unique = {c.name for c in table.reflected.primary_key} == set(table.key)
+        self._engine, self._table = engine, table
 
-    def land(self, asked: TableAsked, report: LoadReport) -> None:
-        """Land a table.
+    def reading(self, last: str | None) -> Reading:
+        return reading_of(self._table, self._engine.dialect.name, last)
 
-        Raises:
-            UserError: it cannot.
-        """
-        began = time.monotonic()
-        with errors_of(self._asked.url):
-            table = look_at(self._engine, asked, self._asked.schema, report.source)
-        place = f"{self._place} {table.reflected.fullname}"
-        earlier = table_ledger.latest(self._target, self._pipeline.dataset_name, table.name)
-        if earlier and earlier.place != place:
-            raise UserError(
-                f"raw_{report.source}.{table.name} came from {earlier.place}.\n"
-                f"Land {place} under another name: --name NAME."
-            )
-        has_rows = self._has_rows(table.name)
-        if has_rows is not None:
-            self._refuse_other_types(table)
-        last = None
-        if has_rows and earlier and earlier.cursor == asked.cursor:
-            last = earlier.cursor_value
-        reading = reading_of(table, self._engine.dialect.name, last)
-        reading.nothing = self._nothing(table)
-        load_id = self._load(table, reading, has_rows is None, bool(has_rows))
-        entry = table_ledger.Entry(
-            table.name,
-            place,
-            "incremental" if asked.cursor else "full",
-            table.key,
-            asked.cursor,
-            last if reading.highest is None else written(reading.highest),
-            reading.rows,
-            reading.rejected,
-            load_id=load_id,
-        )
-        self._finish(table, entry, reading, began)
-        report.rows[table.name] = reading.rows
-        report.rejected += reading.rejected
-        report.notes += self._notes(table, reading)
-
-    @property
-    def _has_schema(self) -> bool:
-        name = self._pipeline.default_schema_name
-        return name is not None and name in self._pipeline.schemas
-
-    def _refuse_other_types(self, table: Table) -> None:
-        """
-        Raises:
-            UserError: a column has landed as another type.
-        """
-        if not self._has_schema:
-            return
-        known = self._pipeline.default_schema.tables.get(table.name, {}).get("columns", {})
-        for column in table.columns:
-            there = known.get(table.names[column.name])
-            now, was = _typed(column.hint), _typed(there or {})
-            if there and there.get("data_type") and now != was:
-                where = f"raw_{self._pipeline.pipeline_name}.{table.name}"
-                raise UserError(
-                    f"{table.name}.{column.name} has landed as {was}, and is {now} now.\n"
-                    f"Land it as text (--text {column.name}) into a new --name, or drop table"
-                    f" {where} to land all of it anew."
-                )
-
-    def _has_rows(self, table: str) -> bool | None:
-        """Whether the raw table has rows; None where it is not there."""
-        place = sql.Identifier(self._pipeline.dataset_name, table)
-        with closing(self._target.connect()) as connection, connection.cursor() as cursor:
-            cursor.execute("select to_regclass(%s)", (place.as_string(connection),))
-            if cursor.fetchone() == (None,):
-                return None
-            cursor.execute(sql.SQL("select exists (select from {})").format(place))
-            return cursor.fetchone()[0]
-
-    def _load(self, table: Table, reading: Reading, is_new: bool, has_rows: bool) -> str:
-        """Read the rows, and load them; returns dlt's id of the load."""
-        merges = bool(table.asked.cursor or table.asked.mark_deletes)
-        keys = {c.name for c in table.reflected.primary_key} or None
-        in_place = has_rows or (merges and keys != set(table.key))
-        disposition: Any = ("merge" if merges else "replace") if in_place else "append"
-        resource = sql_table(
+    def resource(self, reading: Reading) -> DltResource:
+        table = self._table.reflected
+        return sql_table(
             self._engine,
-            table=table.reflected.name,
-            metadata=table.reflected.metadata,
-            schema=table.reflected.schema,
+            table=table.name,
+            metadata=table.metadata,
+            schema=table.schema,
             backend="pyarrow",
             chunk_size=CHUNK_ROWS,
             reflection_level="minimal",
             query_adapter_callback=reading.query,
             table_loader_class=loader_for(self._engine, reading),
         )
-        hints = {
-            column.name: column.hint
-            # what the source makes of nulls may change
-            | {"name": column.name, "nullable": column.name not in table.key}
-            for column in table.columns
-        }
-        if table.asked.mark_deletes:
-            hints[deletes.MARK] = {"name": deletes.MARK, "data_type": "timestamp"}
-        resource.apply_hints(
-            table_name=table.name,
-            columns=hints,  # type: ignore[arg-type]
-            primary_key=list(table.key) if merges else [],
-            write_disposition=disposition,
-            file_format="parquet",
-            schema_contract=CONTRACT,
-        )
-        source = dlt.source(lambda: resource, name=self._pipeline.pipeline_name)()
-        dlt.config["normalize.parquet_normalizer.add_dlt_load_id"] = True
-        dlt.config["data_writer.file_max_items"] = FILE_ROWS
-        if is_new:
-            self._forget(table.name)
-        with errors_of(self._asked.url):
-            extracted = self._pipeline.extract(source)
-        load(self._pipeline)
-        return extracted.loads_ids[0]
 
-    def _nothing(self, table: Table) -> Any:
-        """A file without rows, which dlt can load; it makes the table, or empties it."""
-        path = Path(self._pipeline.working_dir) / "nothing.csv"
-        path.write_text(f"{table.names[table.columns[0].name]}\n")
-        shape = pa.schema([(column.name, column.arrow) for column in table.columns])
-        return dlt.mark.with_file_import(str(path), "csv", 0, shape.empty_table())
-
-    def _forget(self, table: str) -> None:
-        """Let dlt make a table that was dropped, whatever it knows of its columns."""
-        if self._has_schema and table in self._pipeline.default_schema.tables:
-            self._pipeline.default_schema.drop_tables([table])
-            with closing(self._target.connect()) as connection, connection:
-                versions = sql.Identifier(self._pipeline.dataset_name, "_dlt_version")
-                with connection.cursor() as cursor:  # or dlt finds that nothing has changed
-                    cursor.execute(sql.SQL("delete from {}").format(versions))
-
-    def _finish(
-        self, table: Table, entry: table_ledger.Entry, reading: Reading, began: float
-    ) -> None:
-        schema = self._pipeline.dataset_name
-        with closing(self._target.connect()) as connection, connection, connection.cursor() as c:
-            if table.asked.mark_deletes:
-                place = sql.Identifier(schema, table.name)
-                key = [table.names[name] for name in table.key]
-                with errors_of(self._asked.url):
-                    deleted, returned = deletes.mark(c, place, key, self._keys(table))
-                entry = replace(entry, deleted=deleted, returned=returned)
-            entry = replace(entry, seconds=time.monotonic() - began)
-            table_ledger.write(c, schema, entry, reading.rejects)
-
-    def _keys(self, table: Table) -> Iterator[pa.Table]:
-        by_name = {column.name: column for column in table.columns}
-        reading = Reading([by_name[name] for name in table.key])
-        make = loader_for(self._engine, reading)
-        loader = make(
-            self._engine,
-            "pyarrow",
-            table.reflected,
-            {},
-            chunk_size=CHUNK_ROWS,
-            query_adapter_callback=reading.query,
-        )
-        yield from loader.load_rows()
-
-    def _notes(self, table: Table, reading: Reading) -> list[str]:
-        if not reading.rejected:
-            return []
-        first = reading.rejects[0]
-        return [
-            f"{table.name}: {reading.rejected:,} rows are in {self._pipeline.dataset_name}"
-            f".{table_ledger.REJECTS}, as a value has no place; the first: {first.column} is"
-            f" {one_line(first.reason)}. To land it as text: --text {first.column}"
-        ]
-
-
-def _typed(hint: dict[str, Any] | Any) -> str:
-    kind = str(hint.get("data_type"))
-    if kind == "decimal":
-        return f"decimal({hint.get('precision')}, {hint.get('scale') or 0})"
-    if kind == "timestamp":
-        return "timestamp" if hint.get("timezone") is False else "timestamp with time zone"
-    return kind
+    def keys(self) -> Iterator[pa.Table]:
+        by_name = {column.name: column for column in self.columns}
+        reading = Reading([by_name[name] for name in self.key])
+        make: Any = loader_for(self._engine, reading)
+        options: Any = {"chunk_size": CHUNK_ROWS, "query_adapter_callback": reading.query}
+        yield from make(self._engine, "pyarrow", self._table.reflected, {}, **options).load_rows()
