@@ -82,7 +82,7 @@ def land(topic: str, database: Target) -> Callable[..., LoadReport]:
 def send(topic: str) -> Callable[..., None]:
     """Produce values: bytes, None, or what becomes JSON."""
     server, name = topic.removeprefix("kafka://").split("/")
-    producer = Producer({"bootstrap.servers": server, "linger.ms": 5})
+    producer = Producer({"bootstrap.servers": server, "linger.ms": 5, "log_level": 0})
 
     def run(*values: Any, partition: int | None = None, **options: Any) -> None:
         for value in values:

@@ -268,9 +268,7 @@ def test_loads_that_have_not_finished_are_not_there(run, query, tmp_path):
     assert run("rejects") == "There are no open rejects.\n"
 
 
-def test_a_killed_replay_is_done_by_the_next_command(
-    run, query, balanced, tmp_path, monkeypatch
-):
+def test_a_killed_replay_is_done_by_the_next_command(run, query, balanced, tmp_path, monkeypatch):
     file, out = tmp_path / "x.jsonl", tmp_path / "correct.txt"
     file.write_text("bad\n" + line(1))
     run("ingest", "transactions", file)

@@ -35,9 +35,11 @@ def typed(
         messages that the mapping leaves out.
     """
     lines = [value for value in values if value]
-    if len(lines) == len(values) and b"\n".join(lines).count(b"\n") == len(lines) - 1:
-        batch = reader.batch(_PlainMessages(lines, rules), 0, rules)  # as nearly always
-        return batch.rows, batch.rejects, batch.skipped
+    if len(lines) == len(values):  # as nearly always
+        whole = _PlainMessages(lines, rules)
+        if len(whole.block) == len(lines):
+            batch = reader.batch(whole, 0, rules)
+            return batch.rows, batch.rejects, batch.skipped
     plain = [at for at, value in enumerate(values) if value and b"\n" not in value]
     other = [at for at, value in enumerate(values) if not value or b"\n" in value]
     rows, rejects, skipped = [], [], 0

@@ -52,7 +52,7 @@ class Batch:
     def ledger(self, rows: pa.Table, rejects: pa.Table, rules: Rules, began: float) -> pa.Table:
         """A row for each partition."""
         count = len(self._partitions)
-        sizes = np.fromiter((len(value or b"") for value in self._messages.values), np.int64)
+        sizes = np.fromiter(map(len, (v or b"" for v in self._messages.values)), np.int64)
         landed, rejected = (
             np.bincount(self._part[table["_file_line"].to_numpy()], minlength=count)
             for table in (rows, rejects)
