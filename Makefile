@@ -109,7 +109,7 @@ bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUN
 superset: $(READY) $(SUPERSET)/.ready  ## dashboards on localhost; the first time sets Superset up: PORT=8088
 	@$(BIN)/marquee superset $(if $(PORT),--port $(PORT))
 
-stream: $(READY) $(SUPERSET)/.ready  ## a broker, a producer, a follower and the Live dashboard on localhost, until Ctrl-C
+stream: $(READY) $(SUPERSET)/.ready  ## a broker, a producer, a follower and Superset on localhost, until Ctrl-C
 	@$(BIN)/python -m ingestion.sample.stream_demo
 
 superset-export: $(READY) $(SUPERSET)/.ready  ## write dashboards edited in Superset back to bi/superset

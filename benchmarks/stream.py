@@ -10,8 +10,8 @@ time is that of the process, librdkafka's threads included, and not that of brok
   made: a dict for each message. It gets a tenth of the messages.
 
 Then a producer sends 1,000 messages a second while ``--follow --build-every`` runs on a built
-warehouse, and somebody asks five times a second how many are there: in the raw table, in
-``transactions_live``, in the fact. How long ago the last one seen was sent is its latency.
+warehouse, and somebody asks five times a second how many are there: in the raw table and in
+the fact. How long ago the last one seen was sent is its latency.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ TENTH = 10
 PARTITIONS = 3
 SEEN = {
     "raw": "raw_transactions.transactions",
-    "transactions_live": "marts.transactions_live",
     "fct_transactions": "marts.fct_transactions",
 }
 

