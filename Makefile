@@ -154,7 +154,7 @@ $(LINEAGE)/.ready: docs/lineage-requirements.txt
 	@touch $@
 
 test-kafka: $(READY)  ## messages of Apache Kafka itself, whose jars come by Maven; needs Java 17
-	@MARQUEE_KAFKA=1 $(BIN)/pytest --quiet ingestion/tests/test_apache_kafka.py ingestion/tests/test_debezium.py
+	@MARQUEE_KAFKA=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_apache_kafka.py ingestion/tests/test_debezium.py
 
 test-conventions: $(READY) $(BOUNCER)/.ready  ## names, descriptions, layers, keys: dbt-bouncer.yml
 	@$(BIN)/pytest --quiet ingestion/tests/test_conventions.py
