@@ -436,6 +436,7 @@ def test_a_changed_mapping_lands_the_file_anew_when_asked(land, query, tmp_path)
     report = land(path, mapping=str(mapping))
     assert f"{path} is read by the mapping m." in report.notes
     assert "has landed before" in land(path, mapping=str(mapping)).notes[0]
+    assert land(path).notes[0].endswith("none does now: name it with --mapping.")
     mapping.write_text("# a comment is no change\n" + COLUMNS)
     assert land(path, mapping=str(mapping)).notes[0].endswith("skipped.")
 

@@ -179,7 +179,7 @@ def _decide(
         result.empty.append(name)
     elif same and not (is_read_anew and asked.replace):
         alias = "" if same.path == file.place else f" as {same.name}"
-        anew = " Its mapping has changed since: --replace lands it anew." if is_read_anew else ""
+        anew = f" {_how_to_read_anew(file)}" if is_read_anew else ""
         result.notes.append(f"{name} has landed before{alias} ({_when(same)}); skipped.{anew}")
     elif twin:
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
@@ -205,6 +205,12 @@ def _decide(
 def _is_read_otherwise(earlier: Landed, file: SourceFile) -> bool:
     now = file.rules.mapping
     return earlier.mapping_checksum != (now.checksum if now else None)
+
+
+def _how_to_read_anew(file: SourceFile) -> str:
+    if file.rules.mapping:
+        return "Its mapping has changed since: --replace lands it anew."
+    return "A mapping read it then, and none does now: name it with --mapping."
 
 
 def _when(row: Landed) -> str:
