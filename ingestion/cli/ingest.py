@@ -106,6 +106,9 @@ def ingest_transactions(
 
     Columns may be called otherwise than in the contract: a mapping says what they are (see
     docs/your-data.md). One that is shipped is found by the columns; --suggest writes another.
+
+    Or one topic of Kafka, kafka://HOST[:PORT]/TOPIC: what is there lands, each message once;
+    --follow goes on (see docs/streams.md).
     """
     from ingestion.sources import transactions
     from ingestion.sources.transactions.inputs.files import find_files
@@ -113,9 +116,8 @@ def ingest_transactions(
 
     topic = _topic(
         files,
-        follow=follow,
-        offset_reset=offset_reset,
-        other=suggest or replace or save is not None,
+        for_topics=follow or offset_reset is not None or build_every is not None,
+        for_files=suggest or replace or save is not None,
     )
     if topic:
         mapping = find_mapping(mapping_name) if mapping_name else None
@@ -141,9 +143,7 @@ def ingest_transactions(
     )
 
 
-def _topic(
-    paths: tuple[str, ...], *, follow: bool, offset_reset: str | None, other: bool
-) -> str | None:
+def _topic(paths: tuple[str, ...], *, for_topics: bool, for_files: bool) -> str | None:
     """The topic that is meant, if it is one.
 
     Raises:
@@ -152,13 +152,14 @@ def _topic(
     from ingestion.kafka_settings import is_kafka
 
     topics = [path for path in paths if is_kafka(path)]
-    if not topics and (follow or offset_reset):
+    if not topics and for_topics:
         raise UserError(
-            "--follow and --offset-reset are for topics.\nGive one: kafka://HOST[:PORT]/TOPIC"
+            "--follow, --build-every and --offset-reset are for topics.\n"
+            "Give one: kafka://HOST[:PORT]/TOPIC"
         )
     if topics and len(paths) > 1:
         raise UserError("A topic is landed by itself.\nGive the others to a run of their own.")
-    if topics and other:
+    if topics and for_files:
         raise UserError(
             "--suggest, --save and --replace are for files.\nTo see what messages look like, put"
             " some into a file first."

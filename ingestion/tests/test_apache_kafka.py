@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from ingestion.sources.transactions.inputs.kafka import Gone
 from ingestion.sources.transactions.stream import ingest_topic
@@ -147,6 +147,37 @@ def test_what_retention_dropped_is_a_choice(kafka, make_topic, database, query):
     report = ingest_topic(kafka.url(topic), database, offset_reset="earliest")
     assert report.rows["transactions"] == 5
     assert "is read on from its earliest offset: 10 is not there" in " ".join(report.notes)
+
+
+def test_a_reset_of_one_partition_doubles_nothing_of_another(kafka, make_topic, database, query):
+    topic = make_topic(2)
+    producer = producer_of(kafka)
+    for part in (0, 1):
+        produce(producer, topic, *(f"a{part}{n}" for n in range(10)), partition=part)
+    ingest_topic(kafka.url(topic), database)
+    for part in (0, 1):
+        produce(producer, topic, *(f"b{part}{n}" for n in range(5_000)), partition=part)
+    client = AdminClient({"bootstrap.servers": kafka.address})
+    for deleted in client.delete_records([TopicPartition(topic, 0, 4_000)]).values():
+        deleted.result()
+    report = ingest_topic(kafka.url(topic), database, offset_reset="earliest")
+    assert report.rows["transactions"] == 1_010 + 5_000
+    assert query(
+        "select count(*), count(distinct (_file_checksum, _file_line)) from transactions"
+    ) == [(6_030, 6_030)]
+
+
+def test_a_new_partition_of_a_followed_topic_is_read(kafka, make_topic, database, query, tmp_path):
+    topic = make_topic(1)
+    produce(producer_of(kafka), topic, "a1")
+    follower = Follower(kafka.url(topic), database, tmp_path / "log")
+    until(lambda: count_of(query) == 1, follower)
+    client = AdminClient({"bootstrap.servers": kafka.address})
+    client.create_partitions([NewPartitions(topic, 3)])[topic].result()
+    time.sleep(1)
+    produce(producer_of(kafka), topic, "n1", "n2", partition=2)
+    until(lambda: count_of(query) == 3, follower)
+    follower.end(signal.SIGTERM)
 
 
 def test_a_topic_made_anew_is_seen_while_it_is_followed(

@@ -10,12 +10,15 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Producer
 
+from ingestion.cli import marquee
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport
 from ingestion.sample.transactions import generate
@@ -235,6 +238,31 @@ def test_what_cannot_be_reached_is_an_error_in_two_lines(database, monkeypatch):
     assert "hush" not in str(caught.value)
 
 
+def test_a_server_of_the_list_that_is_down_does_not_matter(topic, database, send):
+    send(good(), partition=0)
+    address = topic.replace("kafka://", "kafka://127.0.0.1:1,")
+    assert ingest_topic(address, database).rows["transactions"] == 1
+    assert ingest_topic(topic, database).rows["transactions"] == 0  # the same, by another address
+
+
+def test_latest_skips_nothing_of_a_partition_that_was_empty(land, send, query):
+    send(good(), partition=0)
+    land()
+    send(good(transaction_id="first of partition 1"), partition=1)
+    assert land(offset_reset="latest").rows["transactions"] == 1
+    assert query("select count(*) from files") == [(2,)]
+
+
+def test_what_is_for_topics_is_refused_for_files(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps(good()))
+    for option in (["--follow"], ["--build-every", "5"], ["--offset-reset", "latest"]):
+        arguments = ["ingest", "transactions", str(tmp_path / "x.jsonl"), *option]
+        done = CliRunner().invoke(marquee, arguments)
+        assert done.exit_code == 1
+        assert f"{option[0]}" in done.output
+        assert "are for topics" in done.output
+
+
 # Processes
 
 
@@ -296,8 +324,13 @@ def test_following_lands_what_comes_and_leaves_room_for_files(  # noqa: PLR0917
     transactions.ingest([tmp_path / "file.jsonl"], database)
     with pytest.raises(UserError, match="is being landed by another process"):
         ingest_topic(topic, database)
-    send(*(good(transaction_id=f"b{n}") for n in range(50)))
+    send(good(transaction_id="b0", is_fraud=True))
+    send(*(good(transaction_id=f"b{n}") for n in range(1, 50)))
     until(lambda: count_of(query) == 101, follower)
+    assert "the field 'is_fraud' beyond the contract" in follower.log.read_text()
+    with closing(database.connect()) as connection, connection, connection.cursor() as cursor:
+        # an upgrade: nothing of the follower's is open between two batches
+        cursor.execute("set lock_timeout = '5s'; alter table raw_transactions.files add x int")
     began = time.monotonic()
     assert follower.end(signal.SIGINT) == 130
     assert time.monotonic() - began < 6
@@ -319,6 +352,7 @@ def test_several_processes_share_a_topic_and_one_is_killed(follow, send, query):
     until(lambda: count_of(query) == total, one, two)
     assert count_of(query, "count(*)") == total
     assert query("select count(distinct transaction_id) from transactions") == [(total,)]
+    assert query("select load_id from _dlt_loads group by 1 having count(*) > 1") == []
 
 
 def test_killed_in_the_middle_nothing_is_lost_or_doubled(follow, send, query, monkeypatch):

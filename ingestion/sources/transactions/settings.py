@@ -77,15 +77,33 @@ def max_reject_share() -> float:
     Raises:
         UserError: what is configured is no share.
     """
+    return _configured("max_reject_share", MAX_REJECT_SHARE, 0, 1)
+
+
+def batches() -> tuple[int, float]:
+    """When a batch of a stream lands: at so many rows, or once its first message waited so long.
+
+    Returns:
+        Rows, and seconds.
+
+    Raises:
+        UserError: what is configured is no such number.
+    """
+    rows = _configured("batch_rows", BATCH_ROWS, 1, 10_000_000)
+    return int(rows), _configured("batch_seconds", BATCH_SECONDS, 0.01, 3_600)
+
+
+def _configured(name: str, default: float, least: float, most: float) -> float:
     import dlt
 
-    value: Any = dlt.config.get("sources.transactions.max_reject_share")
+    value: Any = dlt.config.get(f"sources.transactions.{name}")
     try:
-        share = MAX_REJECT_SHARE if value is None else float(value)
+        number = float(default if value is None else value)
     except (TypeError, ValueError):
-        share = -1.0
-    if not 0 <= share <= 1:
+        number = least - 1
+    if not least <= number <= most:
         raise UserError(
-            f"sources.transactions.max_reject_share is {value!r}.\nIt must be from 0 to 1, as 0.5."
+            f"sources.transactions.{name} is {value!r}.\n"
+            f"It must be from {least:,} to {most:,}, as {default:,}."
         )
-    return share
+    return number

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ingestion import kafka_settings
@@ -58,16 +57,10 @@ POSITION = """
     from DATASET.files where path = {place} and replay_of is null
     group by _file_checksum order by max(_dlt_load_id) desc
 """
+LANDED_BEFORE = "select from DATASET.files where starts_with(path, {place} || '/') limit 1"
 RECONNECT_SECONDS = (1, 2, 5, 10, 30)
 SHARE_SECONDS = 1.0  # until it is seen that processes or partitions came or went
-
-
-@dataclass(frozen=True)
-class Batches:
-    """When a batch is landed: at so many rows, or when its first message has waited so long."""
-
-    rows: int
-    seconds: float
+STALL_SECONDS = 30.0  # without a message or an end, after which a topic is given up
 
 
 def ingest_topic(
@@ -124,27 +117,6 @@ def ingest_topic(
     return report
 
 
-def _batches() -> Batches:
-    import dlt
-
-    found: list[float] = []
-    for name, default, least in (
-        ("batch_rows", settings.BATCH_ROWS, 1),
-        ("batch_seconds", settings.BATCH_SECONDS, 0.01),
-    ):
-        value: Any = dlt.config.get(f"sources.transactions.{name}")
-        try:
-            number = float(default if value is None else value)
-        except (TypeError, ValueError):
-            number = -1.0
-        if not least <= number < 1e9:
-            raise UserError(
-                f"sources.transactions.{name} is {value!r}.\nIt must be {least} or more."
-            )
-        found.append(number)
-    return Batches(int(found[0]), found[1])
-
-
 class _Stream:
     """Lands a topic; ``report`` grows."""
 
@@ -161,13 +133,13 @@ class _Stream:
         from ingestion.sources.transactions.formats.reader import Reader
 
         self._settings = kafka_settings.settings()
-        self._batches = _batches()
+        self._batch_rows, self._batch_seconds = settings.batches()
         self._target, self._report, self._say = target, report, say
         self._address, self._offset_reset = address, offset_reset
         self._topic = look_up(address, self._settings)
         self._rules = _rules_of(mapping)
-        self._document: str | None = None
-        self._has_landed = False
+        self._has_landed = self._is_following = False
+        self._begun: dict[int, int] = {}  # where partitions begin of which nothing has landed
         self._shapes = Reader()
         self._unknown: set[str] = set()
         self._reader: TopicReader
@@ -183,20 +155,25 @@ class _Stream:
                     "Wait until it has ended, or stop it."
                 )
             reader.hold({number: position or 0 for number, position in held.items()})
+            arrived = time.monotonic()
             while not reader.is_at_end:
-                self._land(reader.read(self._batches.rows, self._batches.seconds))
-                if reader.error:
+                messages = reader.read(self._batch_rows, self._batch_seconds)
+                self._land(messages)
+                arrived = time.monotonic() if messages else arrived
+                if time.monotonic() - arrived > STALL_SECONDS:
+                    why = reader.error or "some partitions give neither messages nor their end"
                     raise kafka_settings.Unreachable(
-                        f"No Kafka broker answers at {self._address.bootstrap}: {reader.error}.\n"
-                        "What has landed stays. Run this again to go on."
+                        f"{self._address.topic} at {self._address.bootstrap} is not read to its"
+                        f" end: {why}.\nWhat has landed stays. Run this again to go on."
                     )
 
     def follow(self, stop: Callable[[], bool], after_batch: Callable[[int], None]) -> None:
         """Go on until ``stop`` says so, over restarts of the warehouse and of brokers."""
-        losses = 0
+        losses, self._is_following = 0, True
         while not stop():
             try:
                 with refusals("transactions"), self._session() as reader:
+                    self._ask(JOIN, quoted(self._topic.whole))
                     losses = self._go_on(reader, stop, after_batch, losses)
             except UserError as error:
                 if not _is_passing(error):
@@ -221,20 +198,19 @@ class _Stream:
             if time.monotonic() - shared > SHARE_SECONDS:
                 self._share(reader)
                 shared = time.monotonic()
-            messages = reader.read(self._batches.rows, self._batches.seconds)
+            messages = reader.read(self._batch_rows, self._batch_seconds)
             if messages:
                 self._land(messages)
                 losses = 0
             progress.tell(len(messages))
             after_batch(self._report.rows["transactions"])
-            while reader.notes:
-                self._say(reader.notes.pop())
         return losses
 
     def _share(self, reader: TopicReader) -> None:
         """Hold as many partitions as each process may: more where others have gone, or fewer."""
-        place = quoted(self._topic.whole)
-        members = self._ask(MEMBERS, place)[0][0]
+        reader.look_again()
+        self._topic = reader.topic
+        members = self._ask(MEMBERS, quoted(self._topic.whole))[0][0]
         quota = -(-len(self._topic.partitions) // max(members, 1))
         held = dict(reader.next)
         for number in sorted(held)[quota:]:
@@ -259,15 +235,11 @@ class _Stream:
             for statement in SESSION:
                 copy.run(statement)
             self._topic = look_up(self._address, self._settings)
-            self._ask(JOIN, quoted(self._topic.whole))
             group = f"marquee-{self._target.dbname}"
             reader = TopicReader(self._topic, self._settings, group, self._offset_reset)
             with closing(reader):
                 self._reader = reader
-                try:
-                    yield reader
-                finally:
-                    self._report.notes += reader.notes
+                yield reader
 
     # Which partitions are this process's, and where they go on
 
@@ -277,7 +249,9 @@ class _Stream:
             return None
         known = self._ask(POSITION, place)
         if not known:
-            return self._reader.beginning(partition, self._offset_reset)
+            # a partition that is new, or was empty, of a topic that is known is read whole
+            is_known = self._ask(LANDED_BEFORE, quoted(self._topic.whole))
+            return self._begin(partition, None if is_known else self._offset_reset)
         self._has_landed = True
         checksum, last, _, mapping, document = known[0]
         if self._rules is None and document:
@@ -285,13 +259,26 @@ class _Stream:
         if checksum == self._topic.checksum(partition):
             return int(last) + 1
         if self._offset_reset:
-            return self._reader.beginning(partition, self._offset_reset)
+            return self._begin(partition, self._offset_reset)
         raise Gone(
             f"{self._topic.name(partition)}: the topic was deleted and made anew since it landed;"
             " its offsets count from 0 again.\n"
             "Land the new one with --offset-reset earliest (all of it) or latest (what comes from"
             " now on)."
         )
+
+    def _begin(self, partition: int, reset: str | None) -> int:
+        """Where a partition begins; once decided, it stays so over lost connections."""
+        if partition not in self._begun:
+            self._begun[partition] = self._reader.beginning(partition, reset)
+        return self._begun[partition]
+
+    def _note(self, text: str) -> None:
+        """Say something now, or at the end if that comes by itself."""
+        if self._is_following:
+            self._say(text)
+        else:
+            self._report.notes.append(text)
 
     def _ask(self, query: str, place: str) -> list[tuple]:
         named = query.replace("{MEMBERS}", str(CLASS)).replace("{place}", place)
@@ -308,6 +295,8 @@ class _Stream:
         from ingestion.sources.transactions.formats.messages import typed
         from ingestion.sources.transactions.landing.messages import Batch
 
+        while self._reader.notes:
+            self._note(self._reader.notes.pop())
         if not messages:
             return
         began = time.monotonic()
@@ -316,7 +305,7 @@ class _Stream:
         rows, rejects, _ = typed(messages.values, self._shapes, self._rules)
         if not self._has_landed:
             self._refuse_what_does_not_fit(messages, rejects)
-        self._reader.check_identity()
+        self._reader.look_again()
         copy = self._copy
         copy.begin()
         batch = Batch(self._topic, messages, copy.load_id)
@@ -349,7 +338,7 @@ class _Stream:
             for name, _ in DECODER.decode(text):
                 if name not in self._unknown and len(self._unknown) < settings.NAMED:
                     self._unknown.add(name)
-                    self._report.notes.append(
+                    self._note(
                         f"Messages have the field {name[:50]!a} beyond the contract; it is kept in"
                         " extra_fields."
                     )

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,8 +105,7 @@ def look_up(address: Address, settings: dict[str, str]) -> Topic:
         client = _admin(address, settings, lambda error: heard.append(error.str()))
         cluster = client.describe_cluster(request_timeout=ANSWER_SECONDS).result().cluster_id
         found = _described(kafka, client, address)
-    partitions = tuple(sorted(each.id for each in found.partitions))
-    return Topic(address, cluster or address.bootstrap, _id_of(found), partitions)
+    return Topic(address, cluster or address.bootstrap, _id_of(found), _partitions_of(found))
 
 
 def _described(kafka: ModuleType, client: Any, address: Address) -> Any:
@@ -121,6 +120,10 @@ def _id_of(described: Any) -> str:
     """The id of a topic; empty if it has none, which is so with brokers before Kafka 2.8."""
     text = str(described.topic_id)
     return "" if set(text) <= {"A", "="} else text
+
+
+def _partitions_of(described: Any) -> tuple[int, ...]:
+    return tuple(sorted(each.id for each in described.partitions))
 
 
 def _admin(address: Address, settings: dict[str, str], hear: Callable[[Any], None]) -> Any:
@@ -138,12 +141,13 @@ class TopicReader:
     """Reads the partitions of a topic that this process holds.
 
     Args:
-        topic: which one.
+        topic: which one, as it is now.
         settings: of librdkafka.
         group: what the broker calls us, for displays of lag; nobody joins it.
         reset: where to go on if an offset is not there: ``earliest``, ``latest``; None: raise.
 
     Attributes:
+        topic: as it was when it was last looked at.
         next: by partition held, the offset that is read next.
         error: what the brokers said last of being out of reach, or None.
         notes: sentences about partitions that were read on from elsewhere.
@@ -160,6 +164,7 @@ class TopicReader:
         self._reset = reset
         self._mean_bytes = 1_000.0
         self._at_end: set[int] = set()
+        self._is_moved = False
         own: dict[str, Any] = {
             "bootstrap.servers": topic.address.bootstrap,
             "enable.auto.commit": False,
@@ -192,6 +197,10 @@ class TopicReader:
         while len(found) < rows and size < BATCH_BYTES and (left := end - time.monotonic()) > 0:
             some = min(MOST_AT_ONCE, rows - len(found), int(BATCH_BYTES / self._mean_bytes) + 1)
             messages = self._consume(some, left)
+            if self._is_moved:  # all partitions are read from their positions again
+                found, parts, offsets, size = Messages(), [], [], 0
+                self._is_moved = False
+                continue
             if not messages:
                 if found or self.is_at_end:
                     break
@@ -228,7 +237,7 @@ class TopicReader:
         lag = 0
         for partition, offset in self.next.items():
             _, high = self._consumer.get_watermark_offsets(self._at(partition), cached=True)
-            lag += max(0, high - offset)
+            lag += max(0, high - max(0, offset))
         return lag
 
     def close(self) -> None:
@@ -275,26 +284,30 @@ class TopicReader:
         )
         start = low if self._reset == "earliest" else high
         self.hold({**self.next, partition: start})
+        self._is_moved = True
 
     def beginning(self, partition: int, reset: str | None = None) -> int:
-        """Where a partition is read from that has not landed: its beginning, or where told."""
+        """Where a partition is read from that has not landed: its beginning; its end if told so."""
         if reset == "latest":
             return self.watermarks(partition)[1]
         return int(self._kafka.OFFSET_BEGINNING)
 
-    def check_identity(self) -> None:
-        """
+    def look_again(self) -> None:
+        """See whether the topic is still the same, and which partitions it has now.
+
         Raises:
-            Gone: the topic was deleted since this reader was made, and perhaps made anew.
+            Gone: the topic was made anew.
+            UserError: it is not there any more, or no broker answers.
         """
         with _said(self._kafka, self.topic.address):
-            now = _id_of(_described(self._kafka, self._admin, self.topic.address))
-        if now != self.topic.id:
+            now = _described(self._kafka, self._admin, self.topic.address)
+        if _id_of(now) != self.topic.id:
             raise Gone(
                 f"{self.topic.address.topic} was deleted and made anew while it was read. What was"
                 " read last has not landed.\nLand the new one with --offset-reset earliest (all of"
                 " it) or latest (what comes from now on)."
             )
+        self.topic = replace(self.topic, partitions=_partitions_of(now))
 
     def watermarks(self, partition: int) -> tuple[int, int]:
         """The lowest offset that is there, and the one after the highest."""

@@ -28,7 +28,11 @@ SUMMARIZE = """
     select brin_summarize_new_values(oid::regclass) from pg_class
     where oid = to_regclass('DATASET.transactions_by_load') and pg_has_role(relowner, 'usage')
 """
-NEW_ID = "select cast(extract(epoch from clock_timestamp()) as text)"
+# Microseconds, and behind them who it is: two connections never have the same id.
+NEW_ID = (
+    "select cast(extract(epoch from clock_timestamp()) as text)"
+    " || lpad(cast(pg_backend_pid() as text), 7, '0')"
+)
 # The line that makes a load count, as dlt would write it. Whoever holds the lock commits before the
 # next one is stamped, so loads become visible in the order of their stamps: a build that has seen
 # one never meets an earlier one later.
@@ -82,7 +86,7 @@ class Copy:
     def begin(self) -> None:
         """Begin a load; the one before has been committed."""
         self.rows = self._rows_before = 0
-        self.load_id = self.ask(NEW_ID)[0][0]
+        self.load_id = self._query(NEW_ID)[0][0]
 
     def write(self, table: str, rows: pa.Table) -> None:
         """Append rows to a table, whose columns have the same names."""
@@ -113,12 +117,16 @@ class Copy:
         self._wait(0)
 
     def ask(self, query: str) -> list[tuple]:
-        """The rows of a query, asked at once; to be called while nothing else is under way."""
-        self._cursor.execute(query)
-        return self._cursor.fetchall()
+        """The rows of a query, at once and in a transaction of its own.
+
+        To be called between a ``commit`` and what is written next. Only locks of the session stay.
+        """
+        found = self._query(query)
+        self._connection.commit()
+        return found
 
     def run(self, statement: str) -> None:
-        """Do something at once, for the rest of the session."""
+        """The same for a statement without rows."""
         self._cursor.execute(statement)
         self._connection.commit()
 
@@ -134,10 +142,14 @@ class Copy:
         self._cursor.close()
         self._connection.close()
 
+    def _query(self, query: str) -> list[tuple]:
+        self._cursor.execute(query)
+        return self._cursor.fetchall()
+
     def _end(self) -> None:
         for (table, index), kind in INDEXES.items():
             names = {"TABLE": table, "INDEX": index}
-            if self.ask(self._with_names(MISSING, names)):
+            if self._query(self._with_names(MISSING, names)):
                 self._cursor.execute(
                     self._with_names(f"create index INDEX on DATASET.TABLE using {kind}", names)
                 )
