@@ -278,6 +278,21 @@ def ingest_database(
     _print_report(databases.ingest(asked, lambda source: landing_target(source, target_name)))
 
 
+@ingest.command("rest")
+@click.argument("name")
+@target_option
+def ingest_rest(name: str, target_name: str | None) -> None:
+    """Land the resources of a JSON API.
+
+    NAME is an API below [sources.rest.NAME] in .dlt/config.toml, its secrets in .dlt/secrets.toml
+    (see docs/databases.md).
+    """
+    from ingestion.sources import rest
+
+    settings = rest.configured(name)
+    _print_report(rest.ingest(settings, lambda source: landing_target(source, target_name)))
+
+
 @click.group()
 def generate() -> None:
     """Generate sample data."""
