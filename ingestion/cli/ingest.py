@@ -266,8 +266,8 @@ def ingest_database(
     which lists its tables (see docs/databases.md). Without --cursor a table lands in full, in place
     of what landed before.
     """
+    from ingestion.databases.asked import Asked, TableAsked
     from ingestion.sources import databases
-    from ingestion.sources.databases.settings import Asked, TableAsked
 
     chosen = tuple(TableAsked(table, **options) for table in tables)
     if "://" in database:

@@ -17,11 +17,12 @@ from psycopg2 import sql
 
 pytest.importorskip("sqlalchemy", reason="make test-databases installs it")
 
+from ingestion.databases.asked import Asked, TableAsked
+from ingestion.databases.connecting import place_of, safe
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import databases
-from ingestion.sources.databases.connecting import place_of, safe
-from ingestion.sources.databases.settings import Asked, TableAsked, source_name
+from ingestion.sources.databases.settings import source_name
 from ingestion.tests import mariadb
 from ingestion.tests.conftest import execute
 from ingestion.warehouse.paths import PROJECT_DIR

@@ -36,12 +36,12 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from ingestion.databases import mongodb
+from ingestion.databases.asked import Asked, TableAsked
+from ingestion.databases.reading import Reading
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import databases
-from ingestion.sources.databases import mongodb
-from ingestion.sources.databases.reading import Reading
-from ingestion.sources.databases.settings import Asked, TableAsked
 from ingestion.tests.conftest import unused_port
 from ingestion.warehouse.target import Target
 

@@ -14,8 +14,8 @@ from psycopg2 import sql
 
 pytest.importorskip("sqlalchemy", reason="make test-databases installs it")
 
+from ingestion.databases.asked import Asked, TableAsked
 from ingestion.sources import databases
-from ingestion.sources.databases.settings import Asked, TableAsked
 from ingestion.tests import mariadb
 from ingestion.tests.conftest import execute
 from ingestion.warehouse.paths import PROJECT_DIR

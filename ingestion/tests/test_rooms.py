@@ -44,6 +44,7 @@ CLOSED = {
             "formats": ("landing", "ledger"),
         }.items()
     },
+    "ingestion.databases": ("ingestion.cli", "ingestion.sources", "ingestion.run", "bi", "serving"),
     "ingestion.run": ("ingestion.cli", "bi", "serving"),
     "serving": ("ingestion.cli", "ingestion.sources", "bi"),
     "bi": ("ingestion.cli", "ingestion.sources", "serving"),

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ingestion.databases.asked import Asked, TableAsked
+from ingestion.databases.connecting import connect, errors_of, place_of, refuse_without
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline, one_at_a_time, put_away
-from ingestion.sources.databases.connecting import connect, errors_of, place_of, refuse_without
 from ingestion.sources.databases.loading import Loading
-from ingestion.sources.databases.settings import Asked, TableAsked, configured, source_name
+from ingestion.sources.databases.settings import configured, source_name
 
 if TYPE_CHECKING:
     import dlt
@@ -81,13 +82,13 @@ def _opened(asked: Asked, source: str) -> Iterator[list[Callable[[], Readable]]]
     """What looks at each table that is meant, while its database is open."""
     if asked.url.startswith(("mongodb://", "mongodb+srv://")):
         refuse_without("pymongo", "Reading MongoDB")
-        from ingestion.sources.databases import mongodb
+        from ingestion.databases import mongodb
 
         with mongodb.opened(asked, source) as collections:
             yield list(collections)
         return
     refuse_without("sqlalchemy", "Reading a database")
-    from ingestion.sources.databases.looking import find_tables, look_at
+    from ingestion.databases.looking import find_tables, look_at
     from ingestion.sources.databases.tables import SqlTable
 
     engine, place = connect(asked.url), place_of(asked.url)

@@ -10,7 +10,8 @@ import pyarrow as pa
 from psycopg2 import sql
 from pyarrow import csv
 
-MARK = "_deleted_at"
+from ingestion.databases.asked import MARK
+
 _KEYS = sql.Identifier("marquee_keys")
 
 

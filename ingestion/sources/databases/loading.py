@@ -14,18 +14,19 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from ingestion import table_ledger
+from ingestion.databases.asked import MARK, TableAsked
+from ingestion.databases.connecting import errors_of
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, load
 from ingestion.sources.databases import deletes
-from ingestion.sources.databases.connecting import errors_of
-from ingestion.sources.databases.settings import FILE_ROWS, TableAsked
+from ingestion.sources.databases.settings import FILE_ROWS
 from ingestion.terminal import one_line
 
 if TYPE_CHECKING:
     from dlt.sources import DltResource
 
-    from ingestion.sources.databases.columns import Landing
-    from ingestion.sources.databases.reading import Reading
+    from ingestion.databases.columns import Landing
+    from ingestion.databases.reading import Reading
     from ingestion.warehouse.target import Target
 
 # A column that has changed its type must not grow a second one beside it.
@@ -160,7 +161,7 @@ class Loading:
             for column in table.columns
         }
         if table.asked.mark_deletes:
-            hints[deletes.MARK] = {"name": deletes.MARK, "data_type": "timestamp"}
+            hints[MARK] = {"name": MARK, "data_type": "timestamp"}
         resource.apply_hints(
             table_name=table.name,
             columns=hints,  # type: ignore[arg-type]

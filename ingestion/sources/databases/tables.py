@@ -9,10 +9,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from dlt.sources.sql_database import sql_table
 
-from ingestion.sources.databases.cursors import reading_of
-from ingestion.sources.databases.looking import Table
-from ingestion.sources.databases.reading import Reading, loader_for
-from ingestion.sources.databases.settings import CHUNK_ROWS
+from ingestion.databases.asked import CHUNK_ROWS
+from ingestion.databases.cursors import reading_of
+from ingestion.databases.looking import Table
+from ingestion.databases.reading import Reading, loader_for
 
 if TYPE_CHECKING:
     from dlt.sources import DltResource

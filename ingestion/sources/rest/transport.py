@@ -42,7 +42,7 @@ class Limits:
             self._read(response)
             return response
 
-        session.send = limited  # type: ignore[method-assign]
+        session.send = limited
         return session
 
     def _read(self, response: Response) -> None:

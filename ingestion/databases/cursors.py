@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ingestion.databases.columns import Landing
+from ingestion.databases.looking import Table
+from ingestion.databases.reading import Reading
 from ingestion.errors import UserError
-from ingestion.sources.databases.columns import Landing
-from ingestion.sources.databases.looking import Table
-from ingestion.sources.databases.reading import Reading
 
 _NO_CURSOR = ("binary", "bool", "json")
 

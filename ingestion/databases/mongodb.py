@@ -26,11 +26,11 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
+from ingestion.databases.asked import Asked, TableAsked, refuse_own_names
+from ingestion.databases.columns import JSON, TEXT, Landing
+from ingestion.databases.connecting import TIMEOUT, errors_of, place_of
+from ingestion.databases.reading import MOST_REJECTS, Reading
 from ingestion.errors import UserError
-from ingestion.sources.databases.columns import JSON, TEXT, Landing
-from ingestion.sources.databases.connecting import TIMEOUT, errors_of, place_of
-from ingestion.sources.databases.reading import MOST_REJECTS, Reading
-from ingestion.sources.databases.settings import Asked, TableAsked, refuse_own_names
 from ingestion.table_ledger import Reject
 
 if TYPE_CHECKING:

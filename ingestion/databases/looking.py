@@ -8,11 +8,10 @@ from typing import Any
 import dlt
 import sqlalchemy as sa
 
+from ingestion.databases.asked import MARK, Asked, TableAsked, refuse_own_names
+from ingestion.databases.columns import Landing, landings
+from ingestion.databases.connecting import errors_of, place_of
 from ingestion.errors import UserError
-from ingestion.sources.databases.columns import Landing, landings
-from ingestion.sources.databases.connecting import errors_of, place_of
-from ingestion.sources.databases.deletes import MARK
-from ingestion.sources.databases.settings import Asked, TableAsked, refuse_own_names
 
 
 def find_tables(engine: sa.Engine, asked: Asked) -> list[TableAsked]:

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from dlt.sources.sql_database import BaseTableLoader, TableLoader
 
-from ingestion.sources.databases.columns import Landing
-from ingestion.sources.databases.values import column_of, shown
+from ingestion.databases.columns import Landing
+from ingestion.databases.values import column_of, shown
 from ingestion.table_ledger import Reject
 
 MOST_REJECTS = 10_000  # of a table and run that are kept, with their rows
