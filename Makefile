@@ -169,6 +169,7 @@ $(BOUNCER)/.ready: docs/conventions-requirements.txt
 	@touch $@
 
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
+	@$(BIN)/marquee deps
 	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
 
 $(DATABASES)/.ready: requirements.lock pyproject.toml

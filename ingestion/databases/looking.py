@@ -56,7 +56,14 @@ class Table:
     key: tuple[str, ...]
 
 
-def look_at(engine: sa.Engine, asked: TableAsked, schema: str | None, source: str) -> Table:
+def look_at(
+    engine: sa.Engine,
+    asked: TableAsked,
+    schema: str | None,
+    source: str,
+    *,
+    needs_key: bool = True,
+) -> Table:
     """A table as it is, and how it lands.
 
     Args:
@@ -64,6 +71,7 @@ def look_at(engine: sa.Engine, asked: TableAsked, schema: str | None, source: st
         asked: which one, and how.
         schema: where the name says none.
         source: the name of the source, whose rules of naming count.
+        needs_key: rows are merged by key, if only what is new is read.
 
     Raises:
         UserError: there is no such table or column, or it cannot land.
@@ -81,8 +89,10 @@ def look_at(engine: sa.Engine, asked: TableAsked, schema: str | None, source: st
     key = asked.key or tuple(column.name for column in reflected.primary_key)
     for column in asked.exclude:
         reflected._columns.remove(reflected.columns[column])
-    if (asked.cursor or asked.mark_deletes) and not (
-        key and set(key) <= set(reflected.columns.keys())
+    if (
+        needs_key
+        and (asked.cursor or asked.mark_deletes)
+        and not (key and set(key) <= set(reflected.columns.keys()))
     ):
         raise UserError(
             f"{asked.name} has no primary key that lands, to tell its rows apart.\n"

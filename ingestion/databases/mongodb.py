@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,7 @@ CHUNK = 5_000  # documents at a time
 RAW = CodecOptions(document_class=RawBSONDocument)
 DECODED: Any = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 RELAXED, CANONICAL = json_util.RELAXED_JSON_OPTIONS, json_util.CANONICAL_JSON_OPTIONS
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 WITH_TYPES = json_util.JSONOptions(  # to read what was written as CANONICAL
     json_mode=json_util.JSONMode.CANONICAL, datetime_conversion=DatetimeConversion.DATETIME_MS
 )
@@ -177,6 +180,15 @@ class Collection:
         highest.look(document)
         return row
 
+    def documents(self, reading: Reading) -> Iterator[dict[str, Any]]:
+        """The documents themselves, in the order of ``_id``."""
+        highest = Highest(self.asked.cursor)
+        with self._collection.find(reading.where or {}).sort("_id", 1) as found:
+            for raw in found:
+                if self._row(raw, reading, highest):
+                    yield decoded(raw)
+        reading.highest = highest.value
+
     def keys(self) -> Iterator[pa.Table]:
         with self._collection.find({}, {"_id": 1}) as found:
             for documents in _chunks(found):
@@ -189,6 +201,24 @@ def decoded(raw: Any) -> dict[str, Any]:
     import bson
 
     return bson.decode(raw.raw, codec_options=DECODED)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it where it has a word for it: numbers, times in UTC, ids as text."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    found = value
+    if isinstance(value, Decimal128):
+        found = value.to_decimal()
+    elif isinstance(value, ObjectId):
+        found = str(value)
+    elif isinstance(value, DatetimeMS):
+        with suppress(OverflowError):
+            found = _EPOCH + timedelta(milliseconds=int(value))
+    is_plain = found is None or isinstance(found, bool | int | float | str | Decimal | datetime)
+    return found if is_plain else json_util.dumps(value, json_options=CANONICAL)
 
 
 def _written(value: Any) -> str:

@@ -33,6 +33,7 @@ class Reading:
     Attributes:
         landings: how its columns land.
         where: which rows; None for all.
+        order: columns by which rows are sorted.
         cursor: the column whose highest value is looked for.
         written: a value of the cursor as the ledger keeps it.
         nothing: what dlt gets where no row lands.
@@ -43,6 +44,7 @@ class Reading:
 
     landings: list[Landing]
     where: Any = None
+    order: list[Any] = field(default_factory=list)
     cursor: str | None = None
     written: Callable[[Any], str] = str
     nothing: Any = None
@@ -54,7 +56,8 @@ class Reading:
     def query(self, _: Any, table: sa.Table) -> Any:
         """The select that dlt would make, of the columns as they are to be sent."""
         wanted = sa.select(*(landing.selected for landing in self.landings)).select_from(table)
-        return wanted if self.where is None else wanted.where(self.where)
+        wanted = wanted if self.where is None else wanted.where(self.where)
+        return wanted.order_by(*self.order)
 
     def arrow(self, columns: Sequence[Any]) -> pa.Table:
         """Rows as they land; counts them, and puts aside those that have no place."""
@@ -106,7 +109,7 @@ def _cell(values: Any, row: int) -> str | None:
             value = value.as_py()
         except (ValueError, OverflowError):
             value = "beyond the years 1 to 9999, or infinity"
-    return None if value is None else shown(value)
+    return None if value is None else shown(value, most=None)
 
 
 class SqlAlchemyRows(TableLoader):

@@ -38,10 +38,10 @@ def column_of(values: Sequence[Any] | pa.Array, landing: Landing) -> tuple[pa.Ar
     return _one_by_one(values, landing) if _has_bad(found, landing) else (found, {})
 
 
-def shown(value: Any) -> str:
-    """A value for a message or the table of rejects."""
+def shown(value: Any, most: int | None = _SHOWN) -> str:
+    """A value for a message, or as a whole for the table of rejects."""
     text = value if isinstance(value, str) else _text(value)
-    return text.replace(_NUL, "\\0")[:_SHOWN]
+    return text.replace(_NUL, "\\0")[:most]
 
 
 def _at_once(values: Sequence[Any] | pa.Array, landing: Landing) -> pa.Array:

@@ -78,10 +78,14 @@ def running(program: str, folder: Path) -> Iterator[str]:
         process.wait()
 
 
+def program_of(name: str) -> str | None:
+    """Where a server is, if it is here."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
 @pytest.fixture(scope="module", params=SERVERS)
 def url(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    beside = str(Path(sys.executable).parent)
-    program = shutil.which(request.param) or shutil.which(request.param, path=beside)
+    program = program_of(request.param)
     if not program:
         pytest.skip(f"there is no {request.param}")
     with running(program, tmp_path_factory.mktemp("mongo")) as found:

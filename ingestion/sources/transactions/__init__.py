@@ -81,7 +81,7 @@ def ingest(
         # where files from elsewhere are copied; not in dlt's own folder, which dlt may empty
         with files.Inbox(make_state_dir(folder) / "transactions_inbox") as inbox:
             asked = plan.Asked(replace, mapping)
-            todo = plan.make_plan(inbox.receive(found), landed, inbox, asked)
+            todo = plan.make_plan(inbox.receive(found, landed), landed, inbox, asked)
             report.notes += inbox.notes
             if todo.files:
                 with open_load(target, pipeline) as copy:

@@ -24,6 +24,7 @@ class Landed:
         etag: what an object store called this version of it.
         replay_of: the load whose rejects these lines were, corrected since.
         mapping_checksum: of the mapping that it was read by; None for the contract's own columns.
+        cursor_value: of a table in a database: up to where it was read.
     """
 
     load_id: str
@@ -39,6 +40,7 @@ class Landed:
     etag: str | None
     replay_of: str | None
     mapping_checksum: str | None
+    cursor_value: str | None
 
 
 def landed(target: Target, dataset: str) -> list[Landed]:
@@ -52,7 +54,7 @@ def landed(target: Target, dataset: str) -> list[Landed]:
         " rows_rejected, landed_at, is_replacement,"
         # columns that the table of an older release has not
         " to_jsonb(files) ->> 'etag', to_jsonb(files) ->> 'replay_of',"
-        " to_jsonb(files) ->> 'mapping_checksum'"
+        " to_jsonb(files) ->> 'mapping_checksum', to_jsonb(files) ->> 'cursor_value'"
         " from {files} as files where path not like 'kafka://%' and _dlt_load_id in"
         " (select load_id from {loads} where status = 0) order by _dlt_load_id",
         files=(dataset, "files"),

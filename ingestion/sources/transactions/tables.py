@@ -54,6 +54,7 @@ COLUMNS: dict[str, Any] = {
         "seconds": {"data_type": "double"} | _MUST,
         "landed_at": {"data_type": "timestamp"} | _MUST,
         "etag": _TEXT,  # of an object in a store: which version of it landed
+        "cursor_value": _TEXT,  # of a table in a database: up to where it has been read
         "header": _TEXT,  # of CSV: its rejects cannot be read without it
         "mapping": _TEXT,  # its name; none for the contract's own columns
         "mapping_checksum": _TEXT,

@@ -22,10 +22,18 @@ from ingestion.object_store import CHANGED, STORES, as_user_error, etag_of, obje
 from ingestion.places import on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
+from ingestion.sources.transactions.inputs.database import (
+    DatabaseTable,
+    is_database,
+    parse,
+    write_rows,
+)
 from ingestion.sources.transactions.inputs.folders import files_below, meant
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+    from ingestion.sources.transactions.ledger import Landed
 
 STDIN = "<stdin>"
 KINDS = (
@@ -42,11 +50,15 @@ class LocalFile:
         name: the file as it was given, or folder and name.
         path: where it is.
         place: the same as text, for the ledger: files at one place are versions of one file.
+        is_query: what was asked of a table there: another answer is no other version of the first.
+        cursor_value: up to which value of a cursor that answer goes.
     """
 
     name: str
     path: Path
     place: str
+    is_query: bool = False
+    cursor_value: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -90,7 +102,7 @@ class StandardInput:
     place: str = STDIN
 
 
-Input = LocalFile | RemoteFile | StandardInput
+Input = LocalFile | RemoteFile | StandardInput | DatabaseTable
 
 
 class Found(list[Input]):
@@ -125,6 +137,8 @@ def find_files(paths: Sequence[str | Path | Input]) -> Found:
             files = [StandardInput()]
         elif str(given).lower().startswith("file:/"):
             files = _local_files(str(on_disk(given, "The file")), notes)
+        elif is_database(str(given)):
+            files = [parse(str(given))]
         elif "://" in str(given):
             files = _remote_files(str(given), notes)
         else:
@@ -243,18 +257,37 @@ class Inbox:
         for folder in (self._objects, self.prepared):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def receive(self, found: list[Input]) -> list[LocalFile | RemoteFile]:
+    def receive(
+        self, found: list[Input], landed: Sequence[Landed] = ()
+    ) -> list[LocalFile | RemoteFile]:
         """The same files, standard input read to its end, and what an earlier run had read of it.
 
+        Of tables, what is new in them by the ledger.
+
         Raises:
-            UserError: standard input cannot be read.
+            UserError: standard input or a table cannot be read.
         """
         earlier = [_piped_file(path) for path in sorted(self._piped.iterdir())]
         if earlier:
             self.notes.append(f"{STDIN}: what an earlier, killed run had read is taken up.")
-        return earlier + [
-            self._read_stdin() if isinstance(file, StandardInput) else file for file in found
-        ]
+        received: list[LocalFile | RemoteFile] = [*earlier]
+        for file in found:
+            if isinstance(file, DatabaseTable):
+                received += self._query(file, landed)
+            else:
+                received.append(self._read_stdin() if isinstance(file, StandardInput) else file)
+        return received
+
+    def _query(self, table: DatabaseTable, landed: Sequence[Landed]) -> list[LocalFile]:
+        """The rows of a table that are new; none is no file."""
+        values = [row.cursor_value for row in landed if row.path == table.place]
+        last = next((value for value in reversed(values) if value), None)
+        path = self._objects / hashlib.sha256(table.place.encode()).hexdigest()
+        value = write_rows(table, last, path)
+        if path.stat().st_size:
+            return [LocalFile(table.name, path, table.place, is_query=True, cursor_value=value)]
+        self.notes.append(f"{table.name} has no rows{' that are new' if last else ''}.")
+        return []
 
     def fetch(self, file: RemoteFile, advance: Callable) -> tuple[Path, str | None]:
         """A copy of an object, and the version that it is of; ``advance`` is told the megabytes.

@@ -144,6 +144,8 @@ def _open(
         etag=etag,
         header=look.header,
         header_line=look.header_line,
+        is_query=isinstance(given, LocalFile) and given.is_query,
+        cursor_value=given.cursor_value if isinstance(given, LocalFile) else None,
     )
     return file, beginning
 
@@ -170,7 +172,7 @@ def _decide(
     name = file.name
     earlier = known.by_path.get(file.place)
     grown = earlier is not None and beginning == earlier.checksum
-    same = known.by_content.get(file.checksum) if grown or not earlier else None
+    same = known.by_content.get(file.checksum) if grown or not earlier or file.is_query else None
     if same and same.path in result.replaced:
         same = None
     is_read_anew = earlier is not None and _is_read_otherwise(earlier, file)
@@ -183,7 +185,7 @@ def _decide(
         result.notes.append(f"{name} has landed before{alias} ({_when(same)}); skipped.{anew}")
     elif twin:
         result.notes.append(f"{name} has the same content as {twin.name}; skipped.")
-    elif earlier is None:
+    elif earlier is None or file.is_query:
         result.files.append(file)
     elif (
         grown and not is_read_anew and file.is_plain and file.form != "parquet" and not file.gzipped

@@ -45,6 +45,7 @@ class SourceFile:
         etag: what an object store calls this version of it.
         header, header_line: the header of CSV, and where it is.
         rules: what becomes of its records.
+        is_query, cursor_value: as in ``files.LocalFile``.
     """
 
     name: str
@@ -61,6 +62,8 @@ class SourceFile:
     header: str | None = None
     header_line: int = 1
     rules: Rules = CONTRACT
+    is_query: bool = False
+    cursor_value: str | None = None
 
 
 def probe(path: Path, prefix: int = 0) -> tuple[int, str, str | None]:

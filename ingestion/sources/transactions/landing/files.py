@@ -170,6 +170,7 @@ class Landing:
             "seconds": round(time.monotonic() - began, 3),
             "landed_at": datetime.now(timezone.utc),
             "etag": file.etag,
+            "cursor_value": file.cursor_value,
             "header": ready.header,
             **mapping_of(file.rules),
         }
