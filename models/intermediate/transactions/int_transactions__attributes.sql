@@ -7,6 +7,9 @@
         incremental_strategy=replace_keys(),
         unique_key=['attribute_name', 'attribute_value'],
         on_schema_change='fail',
+        indexes=[
+            {'columns': ['attribute_name', 'attribute_key'], 'unique': true}
+        ],
         pre_hook="{{ delete_all_when_files_were_replaced(
             ref('int_transaction_files__replaced')
         ) }}"
@@ -49,6 +52,7 @@ final as (
     select
         attribute_name,
         attribute_value,
+        {{ text_key('attribute_value') }} as attribute_key,
         max(loaded_at) as loaded_at
     from listed
     group by attribute_name, attribute_value

@@ -10,6 +10,7 @@
         indexes=[
             {'columns': ['loaded_at']},
             {'columns': ['event_date']},
+            {'columns': ['event_at'], 'type': 'brin'},
         ],
         pre_hook="{{ delete_rows_of_replaced_files(
             ref('int_transaction_files__replaced')

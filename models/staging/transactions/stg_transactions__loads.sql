@@ -9,21 +9,12 @@
     )
 }}
 
-with source as (
-    select * from {{ source('transactions', '_dlt_loads') }}
-),
-
-renamed as (
-    select
-        -- ids
-        load_id as dlt_load_id,
-
-        -- booleans
-        status = 0 as is_finished,
-
-        -- dates and timestamps
-        {{ to_utc('inserted_at') }} as loaded_at
-    from source
+with loads as (
+    select * from {{ ref('stg_transactions__loads_now') }}
 )
 
-select * from renamed
+select
+    dlt_load_id,
+    is_finished,
+    loaded_at
+from loads
