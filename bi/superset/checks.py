@@ -24,6 +24,8 @@ NAMES_COLUMNS = (
     "dimension",
 )
 
+UNCACHED = -1  # a dataset's cache_timeout: Superset remembers no answers
+
 NAMES_METRICS = (
     "metric",
     "metrics",
@@ -172,6 +174,7 @@ def _dashboard_problems(assets: Assets, manifest: Mapping[str, Any]) -> Iterator
         for uuid in shown:
             if uuid not in charts:
                 yield f"{path}: the chart {uuid} is not there"
+        yield from _remembered(path, dashboard, assets)
         for each in filters_of(dashboard):
             for gone in sorted(set(each["scope"]["excluded"]) - set(shown)):
                 yield f"{path}: filter {each['name']} leaves out {gone}, which is not shown"
@@ -192,6 +195,20 @@ def _dashboard_problems(assets: Assets, manifest: Mapping[str, Any]) -> Iterator
             }:
                 yield f"{path}: filter {each['name']} depends on {gone}, which is gone"
             yield from _reach(path, each, dashboard, assets, models)
+
+
+def _remembered(path: str, dashboard: dict[str, Any], assets: Assets) -> Iterator[str]:
+    """A dashboard that asks anew by itself has data that are not kept from the last time."""
+    if not dashboard.get("metadata", {}).get("refresh_frequency"):
+        return
+    charts, datasets = of_kind(assets, "charts"), of_kind(assets, "datasets")
+    used = {charts[uuid]["dataset_uuid"] for uuid in charts_on(dashboard) if uuid in charts}
+    for uuid in sorted(used & datasets.keys()):
+        if datasets[uuid].get("cache_timeout") != UNCACHED:
+            yield (
+                f"{path}: it asks anew by itself, and {datasets[uuid]['table_name']} is"
+                f" remembered; set cache_timeout to {UNCACHED} there"
+            )
 
 
 def _reach(

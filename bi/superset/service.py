@@ -240,6 +240,7 @@ class Superset:
             "MARQUEE_SUPERSET_SECRET_KEY": self.state["secret_key"],
             "MARQUEE_SUPERSET_METADATA": sqlalchemy_url(self.metadata),
             "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
+            "TZ": "UTC",  # times of the marts are; "the last hour" is reckoned by this
         }
 
     def _console(self, task: str, **arguments: Any) -> dict[str, Any]:

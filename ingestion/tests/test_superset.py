@@ -1,4 +1,4 @@
-"""Superset for real: set up over a warehouse of its own, both dashboards opened in Chromium.
+"""Superset for real: set up over a warehouse of its own, the dashboards opened in Chromium.
 
 Asked for by ``make test-superset``, which needs a Chromium (CHROMIUM names it) and minutes. The
 pictures in docs/images are the ones that it takes.
@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ import pytest
 import requests
 
 from bi.superset.assets import of_kind, read, write
+from ingestion.sample.live import live
+from ingestion.tests.brokers import Broker
 from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -262,6 +266,75 @@ def _shown(page, chart: str) -> str:
     return page.locator(f"[data-test-chart-name='{chart}'] .header-line").inner_text()
 
 
+@pytest.fixture
+def stream(place: Place, tmp_path: Path) -> Iterator[None]:
+    """Transactions of the last forty minutes, and a producer and a follower that go on."""
+    start, rate = datetime.now(timezone.utc) - timedelta(minutes=40), 5
+    blocks = islice(live(1, rate, start), 2)
+    lines = [line for block in blocks for line in block.lines][: 40 * 60 * rate]
+    (tmp_path / "history.jsonl").write_bytes(b"".join(lines))
+    place.marquee("ingest", "transactions", str(tmp_path / "history.jsonl"))
+    program = str(Path(sys.executable).with_name("marquee"))
+    with Broker() as broker:
+        broker.create("payments")
+        commands = (
+            ("generate", "transactions", f"--rate={rate}", f"--to={broker.url('payments')}"),
+            ("ingest", "transactions", broker.url("payments"), "--follow"),
+        )
+        processes = [
+            subprocess.Popen(
+                [program, *command],
+                cwd=PROJECT_DIR,
+                env=place.env(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for command in commands
+        ]
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGINT)
+            for process in processes:
+                process.wait(PATIENCE)
+
+
+@pytest.mark.skipif(bool(ROWS), reason="the picture is of the sample")
+def test_live_grows_without_a_reload(browser, place: Place, stream):  # noqa: ARG001
+    page, seen = browser.new_page(), Seen()
+    page.on("response", seen.note)
+    page.set_viewport_size({"width": WIDTH, "height": 2200})
+    page.goto(f"{place.address}/superset/dashboard/live/")
+    _settle(page, "live")
+    origin = page.evaluate("performance.timeOrigin")
+    chart = "Transactions of the last hour"
+    numbers = [_number(_shown(page, chart))[0]]
+    for _ in range(2):
+        page.wait_for_function(
+            """([chart, before]) => document.querySelector(
+                `[data-test-chart-name='${chart}'] .header-line`)?.innerText !== before""",
+            arg=[chart, _shown(page, chart)],
+        )
+        numbers.append(_number(_shown(page, chart))[0])
+    assert page.evaluate("performance.timeOrigin") == origin
+    assert numbers[0] < numbers[1] < numbers[2]
+    counted = (
+        "select count(*) from marts.transactions_live where event_at > now() at time zone 'UTC'"
+    )
+    assert numbers[2] <= place.sql(f"{counted} - interval '1 hour'")
+    assert _number(_shown(page, "Age of the newest event, seconds"))[0] < PATIENCE
+    for number, results in seen.answers.items():
+        for result in results:
+            assert not result.get("error"), (number, result)
+            assert result["rowcount"] > 0, seen.asked[number]
+    assert seen.elsewhere == []
+    _settle(page, "live")
+    _take(page, "live", IMAGES / "live.png")
+    print(f"\n{chart}: {numbers}; newest event {_shown(page, 'Newest event, UTC')}")
+    page.close()
+
+
 def test_the_first_call_prints_the_password_and_the_second_does_not(place: Place):
     assert place.said.count("password") == 1
     assert "It is printed this once." in place.said
@@ -331,9 +404,15 @@ def test_nothing_is_asked_of_other_sites(opened):
 
 @pytest.mark.skipif(bool(ROWS), reason="the pictures are of the sample")
 def test_the_picture(opened):
+    slug, page, _ = opened
+    _take(page, slug, IMAGES / f"superset-{slug}.png")
+    page.set_viewport_size({"width": WIDTH, "height": 4000})
+
+
+def _take(page, slug: str, path: Path) -> None:
+    """Save a picture of the whole dashboard."""
     from PIL import Image
 
-    slug, page, _ = opened
     bottom = page.evaluate(
         """() => Math.max(...[...document.querySelectorAll(
             '[data-test-chart-name], .dashboard-markdown'
@@ -341,14 +420,12 @@ def test_the_picture(opened):
     )
     page.set_viewport_size({"width": WIDTH, "height": int(bottom) + 24})
     _settle(page, slug)
-    path = IMAGES / f"superset-{slug}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.open(io.BytesIO(page.screenshot()))
     # 256 colours are plenty for charts, and half the size
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"\n{path.relative_to(PROJECT_DIR)}: {path.stat().st_size / 1000:.0f} kB")
     assert 50_000 < path.stat().st_size < 400_000
-    page.set_viewport_size({"width": WIDTH, "height": 4000})
 
 
 def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):

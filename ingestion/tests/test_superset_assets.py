@@ -41,7 +41,7 @@ def test_everything_the_dashboards_name_is_there(manifest, catalog):
     assets = read()
     assert problems(assets, manifest, catalog) == []
     titles = {each["dashboard_title"] for each in of_kind(assets, "dashboards").values()}
-    assert titles == {"Film brands", "Transactions"}
+    assert titles == {"Film brands", "Live", "Transactions"}
 
 
 def _rename(model: str, column: str) -> Callable[[SimpleNamespace], None]:
@@ -63,6 +63,10 @@ def _column_goes_from_the_database(what):
 def _metric_goes(what):
     dataset = what.assets["datasets/brand_movies.yaml"]
     dataset["metrics"] = [m for m in dataset["metrics"] if m["metric_name"] != "popularity"]
+
+
+def _live_is_remembered(what):
+    del what.assets["datasets/transactions_by_minute.yaml"]["cache_timeout"]
 
 
 def _chart_goes(what):
@@ -172,6 +176,7 @@ def _link_leads_elsewhere(what):
         (_rename("brand_performance", "release_coverage_note"), "column release_coverage_note"),
         (_filter_is_on_for_all, "filter Genre is on for Total by brand"),
         (_filter_sorts_by_what_is_gone, "filter Currency sorts by gone"),
+        (_live_is_remembered, "asks anew by itself, and transactions_by_minute is remembered"),
         (_exposure_goes, "no exposure with the label Film brands"),
         (_exposure_forgets_a_model, "depends_on lacks daily_merchants"),
         (_exposure_names_another_model, "fct_transactions is on no chart"),
@@ -192,7 +197,7 @@ def test_datasets_carry_the_descriptions_of_dbt(manifest):
     files = bundle(read(), manifest, "marts", URI)
     models = mart_models(manifest)
     datasets = [yaml.safe_load(t) for path, t in files.items() if path.startswith("datasets/")]
-    assert len(datasets) == 8
+    assert len(datasets) == 10
     for dataset in datasets:
         columns = {column["column_name"]: column for column in dataset["columns"]}
         for name, column in models[dataset["table_name"]]["columns"].items():
