@@ -34,7 +34,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset test-upgrade bench-build equality anew lineage test-lineage \
+  mutate torture superset superset-export test-superset test-upgrade bench-build bench-database equality anew lineage test-lineage \
   test-conventions test-kafka bench-stream test-databases stream
 
 help:  ## list the targets
@@ -90,8 +90,13 @@ bench-ingest: $(READY)  ## how fast transactions land, beside psql COPY, dlt and
 	@$(BIN)/marquee scratch python benchmarks/ingest.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS)) \
 	  $(if $(BEFORE),--before $(BEFORE))
 
-bench-stream: $(READY)  ## how fast messages of a topic land, and how soon they are seen: ROWS=1000000 SECONDS=60
-	@$(BIN)/marquee scratch python benchmarks/stream.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+bench-stream: $(READY)  ## how fast messages of a topic land, and how soon they are seen: ROWS=1000000 SECONDS=60 RATE=1000 WINDOWS=1
+	@$(BIN)/marquee scratch python benchmarks/stream.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(RATE),--rate $(RATE)) $(if $(WINDOWS),--windows $(WINDOWS))
+
+bench-database: $(READY) $(DATABASES)/.ready  ## how fast a table of another database lands, beside COPY and dlt: ROWS=1000000 REPEATS=3
+	@$(BIN)/marquee scratch $(DATABASES)/bin/python benchmarks/database.py \
+	  $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 bench-tmdb: $(READY)  ## how much of TMDB's request rate the client uses
 	@$(BIN)/python benchmarks/tmdb.py

@@ -93,7 +93,7 @@ class Broker:
         """Make a topic."""
         from confluent_kafka.admin import AdminClient, NewTopic
 
-        client = AdminClient({"bootstrap.servers": self.address})
+        client = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         for made in client.create_topics([NewTopic(topic, partitions, 1)]).values():
             made.result()
 

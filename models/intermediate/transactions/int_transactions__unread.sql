@@ -30,6 +30,7 @@ files as (
     inner join loads on files.dlt_load_id = loads.dlt_load_id
 ),
 
+-- backwards: a frame that only grows is added up as it goes
 read_files as (
     select
         dlt_load_id,
@@ -37,8 +38,8 @@ read_files as (
         loaded_at,
         min(first_line_number) over (
             partition by file_path
-            order by dlt_load_id
-            rows between 1 following and unbounded following
+            order by dlt_load_id desc
+            rows between unbounded preceding and 1 preceding
         ) as read_again_from
     from files
     where replayed_load_id is null

@@ -53,7 +53,7 @@ replacements as (
     select
         files.file_path,
         loads.loaded_at
-    from {{ ref('stg_transactions__files') }} as files
+    from (select * from {{ ref('stg_transactions__files') }}) as files
     inner join loads on files.dlt_load_id = loads.dlt_load_id
     where
         files.is_replacement
@@ -65,7 +65,7 @@ replaced_files as (
         files.file_checksum,
         loads.loaded_at
     from replacements
-    inner join {{ ref('stg_transactions__files') }} as files
+    inner join (select * from {{ ref('stg_transactions__files') }}) as files
         on replacements.file_path = files.file_path
     inner join loads
         on
@@ -78,7 +78,7 @@ replaced_files as (
 reopened as (
     select standing.transaction_id
     from replaced_files
-    inner join {{ ref('fct_transactions') }} as standing
+    inner join (select * from {{ ref('fct_transactions') }}) as standing
         on
             replaced_files.loaded_at = standing.loaded_at
             and replaced_files.file_checksum = standing.file_checksum
@@ -146,7 +146,7 @@ arriving as (
         reopened.transaction_id is not null
         or not exists (
             select 1
-            from {{ ref('fct_transactions') }} as standing
+            from (select * from {{ ref('fct_transactions') }}) as standing
             where
                 standing.transaction_id = latest.transaction_id
                 and standing.event_at > latest.event_at

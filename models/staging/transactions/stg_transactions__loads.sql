@@ -5,7 +5,11 @@
         materialized='incremental',
         incremental_strategy=replace_all(),
         on_schema_change='fail',
-        pre_hook='{{ delete_all_before_step() }}'
+        indexes=[{'columns': ['dlt_load_id'], 'unique': true}],
+        pre_hook='{{ delete_all_before_step() }}',
+        post_hook="{{ renew_statistics(
+            'dlt_load_id, is_finished, loaded_at'
+        ) }}"
     )
 }}
 
