@@ -48,12 +48,16 @@ built as (
     from {{ ref('fct_transactions') }}
 ),
 
+files as (
+    select * from {{ ref('stg_transactions__files') }}
+),
+
 -- files in whose place another one has landed since
 replacements as (
     select
         files.file_path,
         loads.loaded_at
-    from (select * from {{ ref('stg_transactions__files') }}) as files
+    from files
     inner join loads on files.dlt_load_id = loads.dlt_load_id
     where
         files.is_replacement
@@ -65,7 +69,7 @@ replaced_files as (
         files.file_checksum,
         loads.loaded_at
     from replacements
-    inner join (select * from {{ ref('stg_transactions__files') }}) as files
+    inner join files
         on replacements.file_path = files.file_path
     inner join loads
         on
@@ -73,12 +77,16 @@ replaced_files as (
             and replacements.loaded_at > loads.loaded_at
 ),
 
+standing as (
+    select * from {{ ref('fct_transactions') }}
+),
+
 -- transactions whose row came from such a file: what else is known of them
 -- decides
 reopened as (
     select standing.transaction_id
     from replaced_files
-    inner join (select * from {{ ref('fct_transactions') }}) as standing
+    inner join standing
         on
             replaced_files.loaded_at = standing.loaded_at
             and replaced_files.file_checksum = standing.file_checksum
