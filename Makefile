@@ -105,8 +105,8 @@ bench-match: $(READY)  ## how well and how fast releases find their films: CATAL
 	@$(BIN)/marquee scratch python benchmarks/match.py $(if $(CATALOGUE),--catalogue $(CATALOGUE)) \
 	  $(if $(LABELS),--labels $(LABELS)) $(if $(SPEED),--speed $(SPEED))
 
-bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000
-	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000)
+bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000 LOADS=0
+	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000) $(if $(LOADS),--loads $(LOADS))
 
 bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUNDS=3
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000) $(if $(ROUNDS),--rounds $(ROUNDS))

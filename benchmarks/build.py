@@ -4,8 +4,9 @@ Runs in `marquee scratch`, in three parts. (1) `dbt run` of every model of the s
 marts, against two yardsticks. `benchmarks/build.sql` is one script that makes the same tables by
 hand; the rows of both are compared. The limit is a copy of the finished tables with their keys and
 indexes, as a build has to write what it makes. (2) The step that 10,000 new rows cost, on this
-history and on one a tenth as long, in turns. (3) Six questions as dashboards ask them, on the
-marts.
+history and on one a tenth as long, in turns; and with LOADS, what so many new rows cost in as many
+loads, as a stream lands them, beside the same in one. (3) Six questions as dashboards ask them, on
+the marts.
 
 Rows come at the same pace in both histories: the full one has two years, the short one its last
 73 days. A batch is one day's: 9,000 new transactions of it, 1,000 later versions of transactions
@@ -47,6 +48,53 @@ AROUND = ["+dim_brand", "path:seeds"]  # what the star's marts read besides tran
 LAST_DAY, DAYS = date(2025, 12, 31), 730
 BATCH, LATER = 10_000, 1_000
 SLOWEST = 5
+LOADED = """
+    create temporary table arriving as
+    select
+        transactions.*,
+        row_number() over () as line,
+        to_char(
+            extract(epoch from now()) + %(into)s * row_number() over () / 1e6,
+            'FM9999999999.000000'
+        ) as load_id
+    from (select * from raw_transactions.transactions order by random() limit %(rows)s)
+        as transactions;
+
+    insert into raw_transactions._dlt_loads (load_id, schema_name, status, inserted_at)
+    select load_id, 'transactions', 0, max(clock_timestamp()) + max(line) * interval '1 microsecond'
+    from arriving group by load_id;
+
+    insert into raw_transactions.files
+    select (
+        jsonb_populate_record(
+            null::raw_transactions.files,
+            to_jsonb(files) || jsonb_build_object(
+                '_dlt_load_id', landed.load_id, 'path', 'kafka://cluster/topic/0',
+                'first_line', landed.first_line, 'last_line', landed.last_line,
+                'lines_read', landed.lines, 'rows_landed', landed.lines, 'rows_rejected', 0,
+                'checksum', md5(landed.load_id), 'is_replacement', false
+            )
+        )
+    ).*
+    from (
+        select
+            load_id, min(line) as first_line, max(line) as last_line, count(*) as lines
+        from arriving group by load_id
+    ) as landed
+    cross join (select * from raw_transactions.files limit 1) as files;
+
+    insert into raw_transactions.transactions
+    select (
+        jsonb_populate_record(
+            null::raw_transactions.transactions,
+            to_jsonb(arriving) - 'line' - 'load_id' || jsonb_build_object(
+                '_dlt_load_id', load_id, 'transaction_id', gen_random_uuid(),
+                '_file_checksum', md5(load_id), '_file_line', line
+            )
+        )
+    ).*
+    from arriving
+"""
 THREADS = 4  # of the example profile
 MONTHS = [date(2025, month, 1) for month in range(11, 13)]
 QUESTIONS = {
@@ -101,8 +149,9 @@ QUESTIONS = {
 @click.option("--rows", default=1_000_000, help="Lines of the full history.")
 @click.option("--rounds", default=1, help="Full builds by each way.")
 @click.option("--batches", default=3, help="Batches of new rows; 0 leaves the step out.")
+@click.option("--loads", default=0, help="Loads of one row each, in a step of their own.")
 @click.option("--repeats", default=30, help="How often each question is asked.")
-def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
+def main(rows: int, rounds: int, batches: int, loads: int, repeats: int) -> None:
     """Print build times and ratios, the cost of a step, and the times of queries."""
     dbt_runner.install_packages()
     full = load_target()
@@ -133,6 +182,8 @@ def main(rows: int, rounds: int, batches: int, repeats: int) -> None:
         for target in (full, short):  # as autovacuum does, which would fall into the first steps
             execute(target, "vacuum analyze")
         steps(full, short, batches)
+    if loads:
+        many_loads(full, loads)
     ask(full, repeats)
 
 
@@ -309,6 +360,17 @@ def steps(full: Target, short: Target, batches: int) -> None:
             },
         },
     )
+
+
+def many_loads(target: Target, loads: int) -> None:
+    """Print what new rows cost in one load, and in a load each."""
+    found = {}
+    for name, into in (("in one load", 0), (f"in {loads:,} loads", 1)):
+        execute(target, LOADED, {"rows": loads, "into": into})
+        found[name] = {"seconds": round(dbt(target), 1)}
+        for model, seconds in model_seconds()[:SLOWEST]:
+            found[f"- {model}, {name}"] = {"seconds": round(seconds, 1)}
+    show(f"Step of {loads:,} new rows", found)
 
 
 def ask(target: Target, repeats: int) -> None:

@@ -14,9 +14,10 @@ threads included, and not that of broker and PostgreSQL.
   Connect's JSON converter has it. Its JVM counts from its start on.
 
 Then a producer sends 1,000 messages a second while ``--follow --build-every`` runs on a built
-warehouse, and somebody asks again and again how many are there: in the raw table, in
-``transactions_live`` and in the fact. How long ago the last one seen was sent is its latency. With
---windows that time is cut in parts, each with its own figures and the follower's memory.
+warehouse, and somebody asks again and again how old the newest one is in the raw table, in
+``transactions_live`` and in the fact; its time is when it was due to be sent. The first 20 seconds
+do not count. With --windows the time is cut in parts, each with its own figures and the follower's
+memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +51,25 @@ from ingestion.warehouse.target import Target
 MARQUEE = [sys.executable, "-m", "ingestion"]
 TENTH = 10
 PARTITIONS = 3
+WARM_UP = 20  # seconds that do not count: dbt starts, and is told of all models
 PATIENCE = 600  # seconds for Kafka Connect
+AGE = """
+    select coalesce(extract(epoch from clock_timestamp() - max({time} at time zone 'UTC')), 60)
+    from {table} where {time} <= clock_timestamp() at time zone 'UTC' and {narrow}
+"""
+LAST_MINUTE = "event_at > now() at time zone 'UTC' - interval '1 minute'"
 SEEN = {
-    "raw": "raw_transactions.transactions",
-    "transactions_live": "marts.transactions_live",
-    "fct_transactions": "marts.fct_transactions",
+    "raw": AGE.format(
+        table="raw_transactions.transactions",
+        time="(event_ts at time zone 'UTC')",
+        narrow="_dlt_load_id = (select max(load_id) from raw_transactions._dlt_loads)",
+    ),
+    "transactions_live": AGE.format(
+        table="marts.transactions_live", time="event_at", narrow=LAST_MINUTE
+    ),
+    "fct_transactions": AGE.format(
+        table="marts.fct_transactions", time="event_at", narrow=LAST_MINUTE
+    ),
 }
 CONNECT = {
     "org.apache.kafka:connect-runtime": "4.1.0",
@@ -226,7 +242,7 @@ def _latency(broker: Broker, folder: Path, arguments: argparse.Namespace) -> Non
     follow = ["ingest", "transactions", broker.url("live"), "--follow", "--build-every", "5"]
     sending = ["generate", "transactions", "--rate", str(rate)]
     sending += ["--rows", str(int(rate * arguments.seconds)), "--to", broker.url("live")]
-    seen = {name: Seen(target, table, rate) for name, table in SEEN.items()}
+    seen = {name: Seen(target, query) for name, query in SEEN.items()}
     memory: list[tuple[float, float]] = []
     with (
         (folder / "log").open("w") as log,
@@ -250,10 +266,8 @@ def _latency(broker: Broker, folder: Path, arguments: argparse.Namespace) -> Non
         for number in range(arguments.windows):
             since, until = number * width, (number + 1) * width
             ages = [age for at, age in table.ages if since <= at < until]
-            p50, p99 = ages[0:1] * 2
-            if len(ages) > 1:
-                percentiles = statistics.quantiles(ages, n=100)
-                p50, p99 = percentiles[49], percentiles[98]
+            percentiles = statistics.quantiles(ages, n=100) if len(ages) > 1 else [nan] * 99
+            p50, p99 = percentiles[49], percentiles[98]
             print(f"{name:<20} {since:>6.0f} {until:>6.0f} {p50:>6.2f} {p99:>6.2f} {len(ages):>6}")
     for number in range(arguments.windows):
         since, until = number * width, (number + 1) * width
@@ -262,18 +276,16 @@ def _latency(broker: Broker, folder: Path, arguments: argparse.Namespace) -> Non
 
 
 class Seen(threading.Thread):
-    """Asks a table again and again how many of the messages are in it.
+    """Asks again and again how old the newest message is.
 
     Attributes:
-        ages: seconds since the first message was sent, and how long before the last one that was
-            seen had been sent.
+        ages: when it was asked, in seconds since the first message was sent, and the answer.
     """
 
-    def __init__(self, target: Target, table: str, rate: float) -> None:
+    def __init__(self, target: Target, query: str) -> None:
         super().__init__(daemon=True)
         self.ages: list[tuple[float, float]] = []
-        self._target, self._table, self._rate = target, table, rate
-        self._before = _count(target, table)
+        self._target, self._query = target, query
         self._ends = threading.Event()
 
     def watch(self, began: float) -> None:
@@ -288,11 +300,12 @@ class Seen(threading.Thread):
         with closing(self._target.connect()) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             while not self._ends.wait(0.2):
-                cursor.execute(f"select count(*) from {self._table}")  # noqa: S608
-                count = cursor.fetchone()[0] - self._before
                 at = time.monotonic() - self._began
-                if count > self._rate:  # all have begun
-                    self.ages.append((at, at - count / self._rate))
+                cursor.execute(self._query)
+                age = float(cursor.fetchone()[0])
+                spent = time.monotonic() - self._began - at  # it is seen when the answer is there
+                if at > WARM_UP:
+                    self.ages.append((at, age + spent))
 
 
 def _memory(process: int) -> float:
