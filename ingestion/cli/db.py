@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import click
 
+from ingestion.cli.backup import backup, restore
 from ingestion.cli.options import target_option
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
@@ -30,7 +31,11 @@ role_option = click.option(
 
 @click.group()
 def db() -> None:
-    """The warehouse's PostgreSQL: start, stop, look into it."""
+    """The warehouse's PostgreSQL: start, stop, look into it, back it up."""
+
+
+db.add_command(backup)
+db.add_command(restore)
 
 
 @db.command()
