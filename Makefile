@@ -34,7 +34,7 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
-  mutate torture superset superset-export test-superset test-upgrade bench-build bench-database equality anew lineage test-lineage \
+  mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
   test-conventions test-kafka bench-stream test-databases stream
 
 help:  ## list the targets
@@ -124,9 +124,15 @@ test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, 
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
-test-upgrade: $(READY)  ## upgrade warehouses that earlier commits built: takes minutes and the history of git
+test-restore: $(READY)  ## drop marts, kill the server, restore to the moment before: ROWS=1000000
 	@$(BIN)/marquee deps
-	@MARQUEE_UPGRADE=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_upgrade.py -k earlier_commit
+	@MARQUEE_RESTORE_ROWS=$(or $(ROWS),1000000) $(BIN)/pytest --quiet --capture=no --timeout 0 \
+	  ingestion/tests/test_archive.py -k drill
+
+test-upgrade: $(READY)  ## upgrade warehouses of earlier commits and of PostgreSQL 16: minutes, git's history
+	@$(BIN)/marquee deps
+	@MARQUEE_UPGRADE=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_upgrade.py ingestion/tests/test_pg_upgrade.py \
+	  -k 'earlier_commit or pg_upgrade'
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \

@@ -22,12 +22,12 @@ class Storage:
         to: a folder, or a URL of a store (``s3://bucket/prefix``).
         noun: the work, for messages: an export, a backup.
         verb: what cannot be done, for messages: exported to, backed up to.
-        private: files and folders made on a disk are for their owner only.
+        private: files made on a disk are for their owner only, and folders list nothing to others.
     """
 
     def __init__(self, to: str, noun: str, verb: str, *, private: bool = False) -> None:
         found, self._noun, self._verb = place(to), noun, verb
-        self._modes = (0o700, 0o600) if private else (0o777, 0o666)
+        self._modes = (0o711, 0o600) if private else (0o777, 0o666)
         self.local = isinstance(found, Path)
         if isinstance(found, Path):
             self.root, protocol = str(found.absolute()), "file"

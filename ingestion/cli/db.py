@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import click
 
-from ingestion.cli.backup import backup, restore
+from ingestion.cli.backup import backup, restore, upgrade
 from ingestion.cli.options import target_option
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
 from ingestion.terminal import echo
 from ingestion.warehouse import access, identity, libpq
 from ingestion.warehouse.access import load_target
+from ingestion.warehouse.backup import archive as archives
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.profiles import is_blank, profiles_login
 from ingestion.warehouse.programs import program
@@ -36,16 +37,24 @@ def db() -> None:
 
 db.add_command(backup)
 db.add_command(restore)
+db.add_command(upgrade)
 
 
 @db.command()
 @click.option(
     "--port", type=click.IntRange(1024, 65535), help="Listen on this port, now and at later starts."
 )
-def start(port: int | None) -> None:
+@click.option(
+    "--archive",
+    metavar="PLACE",
+    help="Send WAL to a folder or an s3:// URL, now and at later starts; make a base backup there.",
+)
+@click.option("--no-archive", is_flag=True, help="Do so no longer.")
+def start(port: int | None, archive: str | None, no_archive: bool) -> None:
     """Start the embedded PostgreSQL.
 
-    The first call creates it and writes profiles.yml.
+    The first call creates it and writes profiles.yml. From an archive, `marquee db restore PLACE
+    --to TIME` brings back any moment.
     """
     embedded = _embedded("Start")
     made = not embedded.initialised
@@ -55,6 +64,12 @@ def start(port: int | None) -> None:
     echo(f"The embedded PostgreSQL is {state}: {embedded.login('transformer').place}")
     if wrote:
         echo(f"Wrote {profiles_path()}")
+    if archive and archives.turn_on(embedded, archive):
+        echo(f"WAL goes to {archive}, and the first base backup is there.")
+    if no_archive and archives.turn_off(embedded):
+        echo("WAL goes nowhere from now on; the archive stays.")
+    for label, fact in archives.state(embedded).items():
+        echo(f"{label:<9} {fact}")
 
 
 @db.command()
@@ -81,6 +96,7 @@ def status(target_name: str | None) -> None:
     facts = {"server": f"your own, by {by}", "address": target.place}
     if is_embedded(target):
         facts = {"server": "the embedded PostgreSQL"} | embedded.status()
+        facts |= archives.state(embedded)
         facts["address"] = target.place
     if not is_embedded(target) or embedded.running:
         facts |= _answer(target)

@@ -444,9 +444,11 @@ def test_the_embedded_warehouse_moves_to_a_server_of_the_users_own(tmp_path: Pat
         warehouse.marquee("db", "backup", str(tmp_path))
         with pytest.raises(UserError, match=r"of PostgreSQL 18, and the server is \d+.*older"):
             restore(replace(admin, dbname="w"), find(str(tmp_path)))
+        execute(admin, sql.SQL(TABLE.format(1000)))
         older = dump(admin, str(tmp_path / "older"))
         newer = replace(warehouse.target, dbname="newer")
         assert restore(newer, find(older.place)).beside is None
+        assert words(newer) == words(admin)
 
 
 def test_programs_that_are_too_old_are_named() -> None:

@@ -13,18 +13,12 @@ say) is kept in ``/var/lib/marquee`` instead.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import re
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,29 +28,22 @@ from psycopg2.extensions import encrypt_password
 
 from ingestion.errors import UserError
 from ingestion.warehouse import identity, server_settings
+from ingestion.warehouse.backup import sending
 from ingestion.warehouse.machine import (
     HOST,
     MEGABYTE,
     free_port,
-    free_text,
-    has_little_shared_memory,
-    port_taken,
-    process_exists,
     refuse_taken,
     size_text,
 )
-from ingestion.warehouse.paths import make_state_dir, remove_folder
-from ingestion.warehouse.programs import ROLE, SYSTEM_DIR, Programs, error_line, refuse_odd_path
-from ingestion.warehouse.state import ServerState
+from ingestion.warehouse.paths import remove_folder
+from ingestion.warehouse.process import ServerProcess
+from ingestion.warehouse.programs import ROLE, SYSTEM_DIR, refuse_odd_path
 
 FIRST_PORT = 54321
 MIN_FREE_BYTES = (
     200 * MEGABYTE
 )  # asked for at init: an empty server is 46 MB, a copy of the programs 35 MB
-LOG_LIMIT = 10 * MEGABYTE  # a longer log is put aside at the next start
-TIMEOUT_SECONDS = (
-    300  # seconds for a start (recovery after a crash replays up to max_wal_size) or a stop
-)
 
 
 class Login(NamedTuple):
@@ -67,15 +54,11 @@ class Login(NamedTuple):
     password: str
 
 
-class Server(ServerState):
+class Server(ServerProcess):
     """One embedded server, whose state is below ``home``.
 
     Its methods may be called at any time by any number of processes: they wait for one another.
     """
-
-    def __init__(self, home: Path | None = None) -> None:
-        super().__init__(home)
-        self.programs = Programs(self.outside, lambda: self.data)
 
     def init(self, port: int | None = None, login: Login | None = None) -> None:
         """Make the server, unless it is there. A killed ``init`` does not block the next one.
@@ -87,7 +70,7 @@ class Server(ServerState):
         Raises:
             UserError: it cannot be made here; says why and what to do.
         """
-        with self._locked():
+        with self.locked():
             self._init(port, login)
 
     def start(self, port: int | None = None, login: Login | None = None) -> bool:
@@ -103,15 +86,16 @@ class Server(ServerState):
         Raises:
             UserError: it does not start; says why and what to do.
         """
-        with self._locked():
+        with self.locked():
             self._init(port, login)
             if port and port != self.settings["port"]:
                 self._move(port)
                 started = True
             elif started := not self.running:
-                self._start(self.settings["port"])
+                self.start_process(self.settings["port"])
             if self.settings | (mark := identity.mark(self)) != self.settings:
                 self.save(**mark)
+            sending.ensure(self)
             return started
 
     def set_role_passwords(
@@ -128,7 +112,7 @@ class Server(ServerState):
             UserError: a table that changes hands stays in use.
         """
         name, print_of = "+".join(sorted(roles)), hashlib.sha256(rights.encode()).hexdigest()
-        with self._locked():
+        with self.locked():
             given = self.settings.get("rights", {})
             if given.get(name) == print_of and not again:
                 return
@@ -161,8 +145,8 @@ class Server(ServerState):
         """Stop the server; open transactions are rolled back. False when it was not running."""
         if not self.home.exists():
             return False
-        with self._locked():
-            return self._stop()
+        with self.locked():
+            return self.stop_process()
 
     def reset(self, login: Login | None = None) -> None:
         """Drop everything in the server and start it anew, with the same port and password.
@@ -170,20 +154,20 @@ class Server(ServerState):
         Args:
             login: as for ``init``.
         """
-        with self._locked():
+        with self.locked():
             if identity.foreign(self):
                 self._let_go()
                 login = None
             self._drop()
             self._init(None, login)
-            self._start(self.settings["port"])
+            self.start_process(self.settings["port"])
             self.save(**identity.mark(self))
 
     def delete(self) -> None:
         """Stop the server and remove all of it, what is outside of the state folder included."""
         if not self.home.exists() and not self.outside.exists():
             return
-        with self._locked():
+        with self.locked():
             if identity.foreign(self):
                 self._let_go()
             self._drop()
@@ -195,24 +179,18 @@ class Server(ServerState):
             with suppress(OSError):
                 folder.rmdir()  # only when nothing else is in it
 
-    @property
-    def shut_down_cleanly(self) -> bool:
-        """Whether the data are those of a server that was stopped, and so are whole."""
-        said = self.programs.run("pg_controldata", str(self.data)).stdout
-        return re.search(r"cluster state: +shut down\n", said) is not None
-
     def adopt(self) -> bool:
         """Note this folder as the state's own: it has been renamed.
 
         Returns:
             True when the data, which are outside, have gone to where this folder's are.
         """
-        with self._locked():
+        with self.locked():
             before = self.data
             moves = before.parent.parent == SYSTEM_DIR and not self.outside.exists()
             if moves and before.parent != self.outside:
                 before.parent.rename(self.outside)
-                self.save(data=str(self.outside / "pgdata"))
+                self.save(data=str(self.outside / before.name))
             self.save(**identity.mark(self))
             return self.data != before
 
@@ -222,8 +200,9 @@ class Server(ServerState):
         Returns:
             The port.
         """
-        with self._locked():
-            self.save(port=free_port(taken + 1), data="pgdata", **identity.mark(self))
+        with self.locked():
+            self.save(port=free_port(taken + 1), data=self.data.name, **identity.mark(self))
+            server_settings.set_archive(self.data, {})  # two would write the same names there
             (self.data / "postmaster.pid").unlink(missing_ok=True)
             return self.settings["port"]
 
@@ -237,17 +216,6 @@ class Server(ServerState):
                     process.send_signal(signal.SIGQUIT)
         for folder in (self.outside, self.home):
             remove_folder(folder)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes out meanwhile, and put what the file system says in plain words."""
-        try:
-            make_state_dir(self.home)
-            with (self.home / "server.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as error:
-            raise self._failure("cannot work here", str(error)) from error
 
     def _init(self, port: int | None, login: Login | None) -> None:
         if self.initialised:
@@ -291,7 +259,7 @@ class Server(ServerState):
         try:
             made = self.programs.make_data(staging, password)
             if made.returncode:
-                raise self._failure("cannot be made", made.stdout + made.stderr)
+                raise self.failure("cannot be made", made.stdout + made.stderr)
             server_settings.begin(staging / "pgdata")
             data = place / "pgdata"
             # first the password, then the data: data without its password would be of no use
@@ -312,81 +280,24 @@ class Server(ServerState):
     def _move(self, port: int) -> None:
         """Start on another port, which is noted once the server is there."""
         refuse_taken(port)
-        stopped = self._stop()
+        stopped = self.stop_process()
         try:
-            self._start(port)
+            self.start_process(port)
         except UserError:
             if stopped:
                 with suppress(UserError):
-                    self._start(self.settings["port"])
+                    self.start_process(self.settings["port"])
             raise
         self.save(port=port)
 
     def _let_go(self) -> None:
         """Forget another checkout's data, in a copy of its state: only what is in here is ours."""
-        self.save(data="pgdata", port=self.settings["port"] + 1, **identity.mark(self))
-
-    def _start(self, port: int) -> None:
-        deadline = time.monotonic() + 10
-        while self.noted_pid() and port_taken(port) and time.monotonic() < deadline:
-            time.sleep(0.1)  # a killed server takes a moment to let go of it
-        refuse_taken(port)
-        if os.geteuid() == 0 and self.data.stat().st_uid == 0:
-            self.programs.own(self.data)  # after a chown -R of the clone, say
-        if (pid := self.noted_pid()) and process_exists(pid):
-            # a killed server's number that is another program's by now: PostgreSQL would take that
-            # program for the server
-            (self.data / "postmaster.pid").unlink()
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
-            self.log.replace(self.log.with_suffix(".log.1"))
-        server_settings.renew(self.data)
-        options = f"-p {port}"
-        if has_little_shared_memory():
-            options += " -c dynamic_shared_memory_type=sysv"
-
-        while True:
-            written = self.log.stat().st_size if self.log.exists() else 0
-            started = self._pg_ctl("start", f"--log={self.log}", f"--options={options}")
-            if not started.returncode:
-                return
-            said = started.stdout + started.stderr
-            if self.log.exists():
-                with self.log.open("rb") as log:
-                    log.seek(written)
-                    said += "\n" + log.read().decode(errors="replace")
-            # workers of a killed server take a moment to notice that it is gone
-            if "shared memory block" not in said or time.monotonic() > deadline:
-                raise self._failure("does not start", said)
-            time.sleep(0.2)
-
-    def _stop(self, mode: str = "fast") -> bool:
-        if not self.running:
-            return False
-        stopped = self._pg_ctl("stop", f"--mode={mode}")
-        if stopped.returncode and self.running:
-            raise self._failure("does not stop", stopped.stdout + stopped.stderr)
-        return True
+        self.save(data=self.data.name, port=self.settings["port"] + 1, **identity.mark(self))
 
     def _drop(self) -> None:
         """Stop the server and remove its data: as a whole or, if this is killed, not at all."""
-        self._stop("immediate")
+        self.stop_process("immediate")
         if self.data.exists():
             staging = Path(tempfile.mkdtemp(prefix="init-", dir=self.data.parent))
             self.data.rename(staging / "pgdata")
             remove_folder(staging)
-
-    def _pg_ctl(self, action: str, *args: str) -> subprocess.CompletedProcess:
-        wait = ("--wait", f"--timeout={TIMEOUT_SECONDS}", f"--pgdata={self.data}")
-        return self.programs.run("pg_ctl", action, *wait, *args)
-
-    def _failure(self, what: str, said: str) -> UserError:
-        """The error for what a program or the system said."""
-        place = next(folder for folder in (self.data, *self.data.parents) if folder.exists())
-        if re.search("No space left on device|quota exceeded", said, re.IGNORECASE):
-            return UserError(
-                f"The embedded PostgreSQL {what}: the disk of {place} is full"
-                f" ({free_text(place)} left).\n"
-                "Free some space there, then run this again."
-            )
-        see = f"Its log is {self.log}" if self.log.exists() else f"Its place is {place}"
-        return UserError(f"The embedded PostgreSQL {what}: {error_line(said)}\n{see}")

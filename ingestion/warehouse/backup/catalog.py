@@ -174,10 +174,17 @@ class Backups(Storage):
 
 @dataclass(frozen=True)
 class Found:
-    """A backup in a place: a dump, or an archive."""
+    """A backup in a place: a dump, or an archive.
+
+    Attributes:
+        place: the folder or prefix that it is in.
+        name: its own.
+        newest: nobody has named it, it is the newest there.
+    """
 
     place: Backups
     name: str
+    newest: bool = False
 
     @property
     def kind(self) -> str:
@@ -199,7 +206,7 @@ def find(given: str) -> Found:
         found = [name for name in archives if place.finished("base", f"{name}/")]
         found = found or place.finished("dump")
         if found:
-            return Found(place, found[-1])
+            return Found(place, found[-1], newest=True)
         begun = [name for name in place.names() if NAME.fullmatch(name)]
     if begun:
         raise UserError(
