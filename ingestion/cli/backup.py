@@ -128,7 +128,8 @@ def upgrade(programs: str | None) -> None:
     for name in done.left_out:
         echo(f"PostgreSQL {done.new} has no setting {name}: it is commented out.")
     echo(f"Those of PostgreSQL {done.old} are as they were, in {done.beside}")
-    echo(f"To remove them: rm -r {shlex.quote(str(done.beside))}")
+    gone = [done.beside, *server.data.parent.glob(f"programs-{done.old}")]
+    echo(f"To remove them: rm -r {' '.join(shlex.quote(str(folder)) for folder in gone)}")
     if server_settings.archive(server.data):
         echo(archive.base_backup(server).place)
     echo(f"{time.monotonic() - begun:.1f} s")
@@ -147,7 +148,7 @@ def _embedded(target_name: str | None) -> Server:
 def _recover(found: Found, to: datetime | None, target_name: str | None, *, force: bool) -> None:
     from ingestion.warehouse.backup import archive, recovery
 
-    server = _embedded(target_name)
+    server, begun = _embedded(target_name), time.monotonic()
     login = profiles_login(profiles_path())
     if not server.initialised:
         server.start(login=login)
@@ -161,8 +162,9 @@ def _recover(found: Found, to: datetime | None, target_name: str | None, *, forc
     echo(f"{server.target.place} is as of its transaction of {done.until}, from {done.base}")
     if done.beside:
         _say_beside(done.beside)
+    echo(f"It is open after {time.monotonic() - begun:.1f} s.")
     if server_settings.archive(server.data):
-        archive.base_backup(server)
+        echo(f"The first base backup since: {archive.base_backup(server).place}")
 
 
 def _go_back(folder: Path, target_name: str | None, *, force: bool) -> None:

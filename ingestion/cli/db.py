@@ -185,11 +185,14 @@ def reset(yes: bool) -> None:
     if not yes:
         place = embedded.home if identity.foreign(embedded) else embedded.data
         click.confirm(f"Drop everything in {place}?", abort=True)
+    archived = archives.place_of(embedded)
     if embedded.settings:  # what dlt has not loaded yet goes as well
         shutil.rmtree(working_dir(embedded.target), ignore_errors=True)
     embedded.reset(profiles_login(profiles_path()))
     access.open_to_roles(embedded)
     echo(f"The embedded PostgreSQL is empty and running: {embedded.login('transformer').place}")
+    if archived:
+        echo(f"Its WAL goes nowhere now. Begin anew: marquee db start --archive {archived}")
 
 
 def _login(target: Target, role: str) -> Target:

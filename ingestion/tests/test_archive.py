@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +28,7 @@ from ingestion.tests.test_backup import embedded, flip, follow, land, told, trun
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
 from ingestion.tests.test_server import wait_for
 from ingestion.tests.test_upgrade import BUILD, CARDS
-from ingestion.warehouse import server_settings
+from ingestion.warehouse import identity, server_settings
 from ingestion.warehouse.backup import archive, recovery
 from ingestion.warehouse.backup.catalog import Backups, find
 from ingestion.warehouse.embedded import Server
@@ -77,9 +78,20 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_restore_drill(place: Path) -> None:
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder that the server's user can reach, on a disk: what it takes there is measured."""
+    folder = Path(tempfile.mkdtemp(prefix="marquee-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_restore_drill(disk: Path) -> None:
     """A change, a mistake, a killed server: all tables are as before the mistake."""
-    with embedded() as warehouse:
+    place = disk / "archive"
+    (disk / "warehouse").mkdir(0o711)
+    with embedded(disk / "warehouse") as warehouse:
         land(warehouse, ROWS)
         server = server_of(warehouse)
         # as the transformer, who owns what dbt makes
@@ -101,8 +113,9 @@ def test_restore_drill(place: Path) -> None:
         assert hashes(warehouse) == before
         size = warehouse.one("select pg_database_size(current_database()) / 1024 ^ 2")
         print(
-            f"\n{ROWS:,} transactions, {size:,.0f} MB: base backup {archived:.1f} s,"
-            f" restore to {moment} {took:.1f} s (target 60 s)"
+            f"\n{ROWS:,} transactions, {size:,.0f} MB: base backup {archived:.1f} s, restored and"
+            f" open after {told(said, 'It is open after')} (target 60 s), with the base backup that"
+            f" follows {took:.1f} s"
         )
         # the data from before the restore are there, too
         follow(told(said, "To go back"), warehouse)
@@ -114,7 +127,7 @@ def test_wal_waits_while_the_place_is_away_and_nothing_is_lost(place: Path) -> N
         server = server_of(warehouse)
         warehouse.marquee("db", "start", "--archive", str(place))
         status = warehouse.marquee("db", "status").stdout
-        assert re.search(r"^archive +.* no WAL waits$", status, re.MULTILINE)
+        assert re.search(r"^archive +.* last base backup of .* no WAL waits$", status, re.MULTILINE)
         settings = dict(
             warehouse.rows(
                 "select name, sourcefile from pg_settings where name in"
@@ -133,7 +146,7 @@ def test_wal_waits_while_the_place_is_away_and_nothing_is_lost(place: Path) -> N
         wait_for(lambda: warehouse.one(failures) > 0)
         status = warehouse.marquee("db", "status").stdout
         assert re.search(
-            r"^archive +.* 2 WAL files wait since .*No such file", status, re.MULTILINE
+            r"^archive +.*not there.* 2 WAL files wait since .*No such file", status, re.MULTILINE
         )
         refused = warehouse.marquee("db", "backup", check=False)
         assert refused.returncode == 1
@@ -313,6 +326,8 @@ def test_every_restore_goes_on_in_an_archive_of_its_own(archived: Built, place: 
     found = restored(archived, place, moment)
     assert found.returncode == 0, found.stderr
     assert archived.rows("select * from b") == [("another",)]
+    archived.marquee("db", "restore", str(place), "--force")  # all that there is
+    assert tables(archived) == []
     first = sorted(place.glob("archive-*"))[0]
     found = restored(archived, first, archived.variables["c"])
     assert found.returncode == 0, found.stderr
@@ -331,8 +346,8 @@ def test_another_machine_has_any_moment_and_its_own_passwords(archived: Built, p
             server.login(role).connect().close()
         land(second, 200)
         assert "no WAL waits" in second.marquee("db", "status").stdout
-        # a copy of a checkout does not write to the archive of the original
-        second.marquee("db", "stop")
+        second.marquee("db", "reset", "--yes")
+        assert "archive" not in second.marquee("db", "status").stdout
 
 
 def test_wal_goes_when_no_kept_base_backup_needs_it(archived: Built, place: Path) -> None:
@@ -424,6 +439,20 @@ def test_a_folder_that_is_none_of_ours_is_no_way_back(tmp_path: Path) -> None:
     (tmp_path / "PG_VERSION").write_text("18\n")
     with embedded() as warehouse, pytest.raises(UserError, match="is not beside the data"):
         recovery.go_back(server_of(warehouse), tmp_path, force=True)
+
+
+def test_a_copy_of_a_checkout_does_not_write_to_the_archive_of_the_original(place: Path) -> None:
+    with embedded() as warehouse:
+        warehouse.marquee("db", "start", "--archive", str(place))
+        warehouse.marquee("db", "stop")
+        (warehouse.folder / "copy").mkdir(mode=0o711)
+        copy = Server(warehouse.folder / "copy" / "state")
+        shutil.copytree(warehouse.folder / "state", copy.home)
+        copy.home.chmod(0o711)
+        copy.programs.own(copy.data)
+        assert identity.settle(copy)
+        assert server_settings.archive(server_of(warehouse).data)
+        assert not server_settings.archive(copy.data)
 
 
 def test_the_archive_is_off_again_when_told(place: Path) -> None:

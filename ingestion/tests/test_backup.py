@@ -22,7 +22,7 @@ from psycopg2 import sql
 
 from ingestion.errors import UserError
 from ingestion.tests.built import BIN, Built
-from ingestion.tests.conftest import execute, reachable_folder
+from ingestion.tests.conftest import execute, reachable_folder, unused_port
 from ingestion.tests.other_servers import installed_server
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
 from ingestion.warehouse.backup import clients
@@ -92,12 +92,12 @@ def facts(warehouse: Built) -> list[list[tuple]]:
 
 
 @contextmanager
-def embedded() -> Iterator[Built]:
-    """An embedded server, as commands make it, with no data yet."""
-    folder = reachable_folder()
+def embedded(folder: Path | None = None) -> Iterator[Built]:
+    """An embedded server, as commands make it, with no data yet; in memory where there is room."""
+    folder = folder or reachable_folder()
     warehouse, server = Built(None, folder), Server(folder / "state")
     try:
-        warehouse.marquee("db", "start")
+        warehouse.marquee("db", "start", "--port", str(unused_port()))
         warehouse.target = server.target
         yield warehouse
     finally:
@@ -121,7 +121,7 @@ def follow(line: str, warehouse: Built) -> None:
 
 
 def told(output: str, label: str) -> str:
-    found = re.search(rf"^{label}: (.*)$", output, re.MULTILINE)
+    found = re.search(rf"^{label}:? (.*)$", output, re.MULTILINE)
     assert found, output
     return found[1]
 

@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import tempfile
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ingestion.errors import UserError
 from ingestion.warehouse import server_settings
 from ingestion.warehouse.backup import sending
-from ingestion.warehouse.backup.catalog import CHUNK, Backups, new_name
+from ingestion.warehouse.backup.catalog import CHUNK, STAMP, Backups, new_name
 from ingestion.warehouse.backup.clients import client_for, logged_in
 from ingestion.warehouse.backup.dump import Made
 from ingestion.warehouse.embedded import Server
@@ -48,6 +49,11 @@ def turn_on(server: Server, given: str) -> bool:
     _restart(server, begin(server, server.data, place), before)
     base_backup(server)
     return True
+
+
+def place_of(server: Server) -> str:
+    """Where a server's WAL goes; empty where it goes nowhere."""
+    return server_settings.archive(server.data).get("place", "")
 
 
 def turn_off(server: Server) -> bool:
@@ -132,25 +138,25 @@ def base_backup(server: Server, keep: int | None = None) -> Made:
             "Bring its disk back; the server keeps the WAL until then."
         )
     name = f"{noted['name']}/{new_name('base')}"
-    with place.locked(), place.making(name), tempfile.TemporaryDirectory() as scratch:
-        folder = Path(place.root, name) if place.local else Path(scratch, "base")
-        facts = _taken(server, folder)
-        for file in folder.iterdir():
-            if place.local:
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-                facts["files"][file.name] = place.sum(f"{name}/{file.name}")
-            else:
-                facts["files"][file.name] = place.write(f"{name}/{file.name}", _chunks(file))
-        place.publish(name, facts)
-        removed = prune(place, keep, noted["name"])
+    with place.locked():
+        with place.making(name), tempfile.TemporaryDirectory() as scratch:
+            folder = Path(place.root, name) if place.local else Path(scratch, "base")
+            facts = _taken(server, folder)
+            for file in folder.iterdir():
+                facts["files"][file.name] = _kept(place, f"{name}/{file.name}", file)
+            place.publish(name, facts)
+        with place.as_user_error():
+            removed = prune(place, keep, noted["name"])
     return Made(f"{place.name}/{name}", sum(f["bytes"] for f in facts["files"].values()), removed)
 
 
-def _chunks(path: Path) -> Any:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+def _kept(place: Backups, path: str, file: Path) -> dict[str, Any]:
+    """Have a file that was written be in the place for good; its size and sum."""
+    with file.open("rb") as written:
+        if not place.local:
+            return place.write(path, iter(partial(written.read, CHUNK), b""))
+        os.fsync(written.fileno())
+    return place.sum(path)
 
 
 def _taken(server: Server, folder: Path) -> dict[str, Any]:
@@ -234,10 +240,17 @@ def state(server: Server) -> dict[str, str]:
     status = server.data / "pg_wal" / "archive_status"
     waiting = sorted(path.stat().st_mtime for path in status.glob("*.ready"))
     waiting += sending.waiting(server)
+    text = noted["place"]
+    if "://" not in text:
+        if not server_settings.wal_folder(server.data).parent.is_dir():
+            text += " (it is not there)"
+        elif found := bases(Backups(text), noted["name"]):
+            begun = datetime.strptime(found[-1].split("-")[-2], STAMP)
+            text += f", last base backup of {begun:%Y-%m-%d %H:%M:%S} UTC"
     if not waiting:
-        return {"archive": f"{noted['place']}, no WAL waits"}
+        return {"archive": f"{text}, no WAL waits"}
     since = datetime.fromtimestamp(min(waiting), tz=timezone.utc)
-    text = f"{noted['place']}, {len(waiting)} WAL files wait since {since:%Y-%m-%d %H:%M:%S} UTC"
+    text += f", {len(waiting)} WAL files wait since {since:%Y-%m-%d %H:%M:%S} UTC"
     if why := sending.problem(server) or _last_failure(server):
         text += f": {why}"
     return {"archive": text}

@@ -54,19 +54,13 @@ def dump(target: Target, to: str, keep: int | None = None) -> Made:
         facts = _facts(cursor)
     program = client_for("pg_dump", release // 10000)
     place, name = Backups(to), new_name("dump")
-    with place.locked(), place.making(name):
-        written = place.write(f"{name}/{FILE}", _dumped(program, target))
-        place.publish(
-            name,
-            {
-                "kind": "dump",
-                "release": release,
-                "database": target.dbname,
-                "files": {FILE: written},
-                **facts,
-            },
-        )
-        removed = place.prune("dump", keep)
+    about = {"kind": "dump", "release": release, "database": target.dbname, **facts}
+    with place.locked():
+        with place.making(name):
+            written = place.write(f"{name}/{FILE}", _dumped(program, target))
+            place.publish(name, about | {"files": {FILE: written}})
+        with place.as_user_error():
+            removed = place.prune("dump", keep)
     return Made(f"{place.name}/{name}", written["bytes"], removed)
 
 

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from ingestion import interrupts
 from ingestion.errors import UserError
 from ingestion.warehouse import identity, server_settings
-from ingestion.warehouse.backup import archive
+from ingestion.warehouse.backup import archive, sending
 from ingestion.warehouse.backup.catalog import STAMP, Backups
 from ingestion.warehouse.backup.restore import DATA
 from ingestion.warehouse.embedded import Server
@@ -186,7 +186,8 @@ def _extract(base: Base, staging: Path) -> None:
         with base.place.as_user_error():
             file = base.place.fetch(f"{base.name}/{name}", staging)
         with tarfile.open(file) as packed:
-            packed.extractall(folder, filter="data")
+            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since 3.11.4
+            packed.extractall(folder, **safely)  # type: ignore[arg-type]  # noqa: S202
     os.chmod(data, 0o700)  # noqa: PTH101
     (data / "server.log").unlink(missing_ok=True)
 
@@ -233,16 +234,12 @@ def _replay(server: Server, base: Base, staging: Path, to: datetime | None) -> s
 
 def _ended(data: Path) -> bool:
     """Wait for the end of a recovery, as pg_ctl waits for its beginning; whether it got there."""
-    pid = data / "postmaster.pid"
-    while True:
-        try:
-            if pid.read_text().splitlines()[7].strip() == "ready":
+    while (pid := noted_pid(data)) and works_in(pid, data):
+        with suppress(OSError, IndexError):  # it is being written
+            if (data / "postmaster.pid").read_text().splitlines()[7].strip() == "ready":
                 return True
-        except FileNotFoundError:
-            return False
-        except IndexError:
-            pass  # it is being written
         time.sleep(0.1)
+    return False
 
 
 MARK = "# a recovery's, until it is done\n"
@@ -325,6 +322,7 @@ def take(server: Server, fresh: Path) -> Path:
         _point_at(server, before)
         raise
     server.save(**identity.mark(server))
+    sending.ensure(server)
     return before
 
 

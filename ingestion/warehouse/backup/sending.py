@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ingestion.errors import error_line
+from ingestion.object_store import safe_line
 from ingestion.terminal import one_line
 from ingestion.warehouse import server_settings
 from ingestion.warehouse.backup.catalog import Backups
@@ -79,7 +79,7 @@ def send(server: ServerState) -> bool:
             place.put(key, content)
             path.unlink()
     except Exception as error:
-        write_private(failed, one_line(error_line(error)))
+        write_private(failed, one_line(safe_line(error)))
         return False
     failed.unlink(missing_ok=True)
     return True

@@ -1,7 +1,8 @@
 """The embedded server's data into this major version of PostgreSQL, by ``pg_upgrade``.
 
-The new data are a copy, beside the old ones, which nothing is written to. They become the server's
-by one word in its ``server.json`` at the end, as after a recovery.
+The new data are a copy, beside the old ones, which stay whole: their own programs can start them
+again. The new ones become the server's by one word in its ``server.json`` at the end, as after a
+recovery.
 """
 
 from __future__ import annotations
