@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ingestion import interrupts
 from ingestion.errors import UserError
+from ingestion.warehouse.machine import process_exists
 from ingestion.warehouse.paths import write_private
 from ingestion.warehouse.programs import client
 from ingestion.warehouse.target import Target
@@ -47,6 +48,17 @@ def major_of(path: str) -> int:
     return int(found[1]) if found else 0
 
 
+_PREFIX = "marquee-login-"  # then the id of the process that needs it
+
+
+def _forget_killed() -> None:
+    """Remove what processes that were killed have left."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and not process_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def logged_in(target: Target, account: dict | None = None) -> Iterator[dict[str, str]]:
     """Variables by which client programs log in; the password is in a file, not among them.
@@ -61,7 +73,8 @@ def logged_in(target: Target, account: dict | None = None) -> Iterator[dict[str,
     if not target.password:  # libpq looks into the user's own file
         yield env
         return
-    folder = Path(tempfile.mkdtemp(prefix="marquee-login-"))
+    _forget_killed()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     file = folder / "pgpass"
     with interrupts.giving_back(lambda: shutil.rmtree(folder, ignore_errors=True)):
         try:
