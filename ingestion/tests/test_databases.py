@@ -230,6 +230,14 @@ def test_a_column_that_changes_its_type_is_refused_and_lands_anew(site: Site) ->
     assert site.rows("select id::text, extra from orders order by id limit 1") == [("1.00", "x")]
 
 
+def test_a_schema_that_was_dropped_lands_anew(site: Site) -> None:
+    """dlt's notes beside the warehouse say that its tables are there."""
+    site.land(TableAsked("orders"))
+    execute(site.warehouse, sql.SQL("drop schema raw_shop cascade"))
+    assert site.land(TableAsked("orders")).rows == {"orders": 3}
+    assert site.rows("select count(*) from orders") == [(3,)]
+
+
 def test_a_new_column_is_added_and_one_that_is_gone_is_null(site: Site) -> None:
     site.land(BY_CHANGE)
     site.change(

@@ -193,8 +193,11 @@ class Loading:
             self._pipeline.default_schema.drop_tables([table])
             with closing(self._target.connect()) as connection, connection:
                 versions = sql.Identifier(self._pipeline.dataset_name, "_dlt_version")
-                with connection.cursor() as cursor:  # or dlt finds that nothing has changed
-                    cursor.execute(sql.SQL("delete from {}").format(versions))
+                with connection.cursor() as cursor:
+                    cursor.execute("select to_regclass(%s)", (versions.as_string(connection),))
+                    if cursor.fetchone() != (None,):  # the schema may have been dropped as a whole
+                        # or dlt finds that nothing has changed
+                        cursor.execute(sql.SQL("delete from {}").format(versions))
 
     def _finish(
         self, table: Readable, entry: table_ledger.Entry, reading: Reading, began: float
