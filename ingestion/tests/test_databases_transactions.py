@@ -152,6 +152,20 @@ def test_a_row_that_breaks_the_contract_is_a_reject(site: Site) -> None:
     assert site.warehouse.rows(COUNT) == [(998, 998)]
 
 
+def test_a_mapping_is_suggested_and_lands_the_table(site: Site) -> None:
+    """What is printed for a table is a mapping that fits, once its user has filled it."""
+    path = site.warehouse.folder / "suggested.yml"
+    given = f"{site.shop.url}?table=payments"
+    arguments = ("ingest", "transactions", given, "--save", str(path))
+    said = site.warehouse.marquee(*arguments).stdout
+    assert f"transactions '{site.place}?table=payments' --mapping" in said
+    assert site.shop.password not in said
+    assert "event_ts: paid_at" in path.read_text()
+    refused = site.warehouse.marquee("ingest", "transactions", given, check=False)
+    assert "--suggest" in refused.stderr
+    assert site.shop.password not in refused.stderr
+
+
 def test_an_empty_table_and_one_that_is_not_there(site: Site) -> None:
     site.change("create table nothing (id int)")
     assert "has no rows." in site.land("table=nothing")

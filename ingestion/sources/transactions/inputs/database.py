@@ -74,13 +74,16 @@ def parse(given: str) -> DatabaseTable:
     return DatabaseTable(f"{place}?{urlencode(ours)}", asked)
 
 
-def write_rows(given: DatabaseTable, last: str | None, path: Path) -> str | None:
+def write_rows(
+    given: DatabaseTable, last: str | None, path: Path, most: float = math.inf
+) -> str | None:
     """Write the rows that are new, one a line; the value of the cursor up to which they go.
 
     Args:
         given: the table.
         last: the cursor's value up to which rows have landed; rows at it are written again.
         path: where to write.
+        most: so many rows are enough.
 
     Raises:
         UserError: it cannot be read.
@@ -89,7 +92,7 @@ def write_rows(given: DatabaseTable, last: str | None, path: Path) -> str | None
     refuse_without("pymongo" if is_mongodb else "sqlalchemy", "Reading a database")
     write = _write_documents if is_mongodb else _write_table
     with path.open("w", encoding="utf-8", newline="\n") as out:
-        reading = write(given, last, out)
+        reading = write(given, last, out, most)
     if reading.rejected > len(reading.rejects):
         raise UserError(
             f"{given.name}: {reading.rejected:,} rows have a value without a place, the first in"
@@ -100,7 +103,7 @@ def write_rows(given: DatabaseTable, last: str | None, path: Path) -> str | None
     return last if reading.highest is None else reading.written(reading.highest)
 
 
-def _write_table(given: DatabaseTable, last: str | None, out: IO[str]) -> Reading:
+def _write_table(given: DatabaseTable, last: str | None, out: IO[str], most: float) -> Reading:
     from ingestion.databases.cursors import reading_of
     from ingestion.databases.looking import look_at
     from ingestion.databases.reading import loader_for
@@ -121,6 +124,8 @@ def _write_table(given: DatabaseTable, last: str | None, out: IO[str]) -> Readin
                 for row in rows.to_pylist():
                     pairs = (f"{json.dumps(n)}: {_json(v, kinds[n])}" for n, v in row.items())
                     out.write(f"{{{', '.join(pairs)}}}\n")
+                if reading.rows >= most:
+                    break
     finally:
         engine.dispose()
     for reject in reading.rejects:
@@ -128,7 +133,7 @@ def _write_table(given: DatabaseTable, last: str | None, out: IO[str]) -> Readin
     return reading
 
 
-def _write_documents(given: DatabaseTable, last: str | None, out: IO[str]) -> Reading:
+def _write_documents(given: DatabaseTable, last: str | None, out: IO[str], most: float) -> Reading:
     from ingestion.databases import mongodb
 
     with mongodb.opened(given.asked, "x") as (look,), errors_of(given.asked.url):
@@ -136,6 +141,8 @@ def _write_documents(given: DatabaseTable, last: str | None, out: IO[str]) -> Re
         reading = collection.reading(last)
         for document in collection.documents(reading):
             out.write(_json(mongodb.plain(document)) + "\n")
+            if reading.rows >= most:
+                break
         for reject in reading.rejects:
             out.write(json.dumps(reject.row) + "\n")
     return reading

@@ -243,7 +243,7 @@ def _too_many(
     if file.form == "jsonl" and start == "[":
         hint = "It looks like one JSON array: give one transaction a line (jq -c '.[]')."
     elif code == "missing_field" and file.form == "jsonl" and not file.rules.mapping:
-        hint = f"Let Marquee write a mapping: marquee ingest transactions {file.name} --suggest"
+        hint = "Name its mapping (--mapping), or let Marquee write one (--suggest)."
     elif code == "not_utf8":
         hint = "Is it in another encoding? Convert it: iconv -f ITS-ENCODING -t UTF-8"
     else:

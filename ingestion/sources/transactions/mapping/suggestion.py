@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ingestion.errors import UserError
 from ingestion.sources.transactions.amounts import Decimals
 from ingestion.sources.transactions.contract import Refused, to_json
 from ingestion.sources.transactions.formats.reader import marks_of_file, records_of
+from ingestion.sources.transactions.inputs.database import DatabaseTable, write_rows
 from ingestion.sources.transactions.inputs.files import Input, LocalFile
 from ingestion.sources.transactions.inputs.plan import open_file
 from ingestion.sources.transactions.inputs.prepare import prepared
@@ -39,23 +41,29 @@ def suggest(found: list[Input], save: Path | None) -> str:
     """A mapping for a file as YAML, what is unsure of it, and the first rows as they would land.
 
     Args:
-        found: the file; of several, the first.
+        found: the file, or a table of a database; of several, the first.
         save: where to write the mapping.
 
     Raises:
         UserError: the file cannot be read, has no records, or is not on this disk; ``save`` exists.
     """
-    if not isinstance(found[0], LocalFile):
-        raise UserError(f"{found[0].name} is not on this disk.\nCopy it, and give the copy.")
-    with TemporaryDirectory() as folder, prepared(open_file(found[0]), Path(folder)) as file:
-        return _suggest(file, save)
+    given = found[0]
+    with TemporaryDirectory() as folder:
+        if isinstance(given, DatabaseTable):
+            path = Path(folder) / "rows.jsonl"
+            write_rows(given, None, path, most=HEAD)
+            given = LocalFile(given.name, path, given.place, is_query=True)
+        if not isinstance(given, LocalFile):
+            raise UserError(f"{given.name} is not on this disk.\nCopy it, and give the copy.")
+        with prepared(open_file(given), Path(folder)) as file:
+            return _suggest(file, save)
 
 
 def _suggest(file: SourceFile, save: Path | None) -> str:
     if file.rules.mapping:
         return (
             f"{file.name} fits the mapping {file.rules.mapping.name}, which is there.\n"
-            f"Land it: marquee ingest transactions {file.name}"
+            f"Land it: marquee ingest transactions {quote(file.name)}"
         )
     columns, records = _columns(file)
     if not records:
@@ -69,7 +77,7 @@ def _suggest(file: SourceFile, save: Path | None) -> str:
     said += _first_rows(file, records, text)
     if save:
         _write(save, text)
-        said.append(f"Land it: marquee ingest transactions {file.name} --mapping {save}")
+        said.append(f"Land it: marquee ingest transactions {quote(file.name)} --mapping {save}")
     else:
         said.append("Write it to a file: --save FILE")
     return "\n".join(said)
