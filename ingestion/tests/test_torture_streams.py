@@ -41,6 +41,17 @@ LANDED = """
     select _file_name, _file_line from raw_transactions.rejects where _file_name like 'kafka%'
 """
 
+# batches of one partition that overlap, with what each took it for
+DOUBLED = """
+    select
+        one.path, one.first_line, one.last_line, one._dlt_load_id, one._file_checksum,
+        other.path, other.first_line, other.last_line, other._dlt_load_id, other._file_checksum
+    from raw_transactions.files as one inner join raw_transactions.files as other
+        on one._file_name = other._file_name and one._dlt_load_id < other._dlt_load_id
+        and one.first_line <= other.last_line and other.first_line <= one.last_line
+    limit 10
+"""
+
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
@@ -123,7 +134,7 @@ def torture(victim: Victim, calm: Site, broker: Broker, rounds: int, seed: int) 
     for follower in followers:
         victim.kill("program", follower)
     landed = [(int(name.rpartition("/")[2]), line) for name, line in victim.rows(LANDED)]
-    assert len(landed) == len(set(landed)) == total
+    assert len(landed) == len(set(landed)) == total, victim.rows(DOUBLED)
     assert sender.acknowledged == set(landed)
     assert_sound(victim, "transactions")
     calm.marquee("ingest", "transactions", broker.url(topic))
