@@ -165,6 +165,7 @@ class TopicReader:
         self._mean_bytes = 1_000.0
         self._at_end: set[int] = set()
         self._is_moved = False
+        self._follows: dict[int, int] = {}  # by partition held, the lowest offset that is new
         own: dict[str, Any] = {
             "bootstrap.servers": topic.address.bootstrap,
             "enable.auto.commit": False,
@@ -181,6 +182,7 @@ class TopicReader:
     def hold(self, positions: dict[int, int]) -> None:
         """Read these partitions from these offsets on, and no other."""
         self.next, self._at_end = dict(positions), set()
+        self._follows = {number: max(offset, 0) for number, offset in positions.items()}
         self._consumer.assign([self._at(*position) for position in positions.items()])
 
     def read(self, rows: int, seconds: float) -> Messages:
@@ -209,11 +211,17 @@ class TopicReader:
                 found.arrived = time.monotonic()
                 end = min(end, found.arrived + seconds)
             values = [message.value() for message in messages]
-            found.values += values
             count = len(messages)
             where = np.fromiter((m.partition() for m in messages), np.int64, count)
-            parts.append(where)
-            offsets.append(np.fromiter((m.offset() for m in messages), np.int64, count))
+            at = np.fromiter((m.offset() for m in messages), np.int64, count)
+            new_ones = self._new_ones(where, at)
+            found.values += (
+                values
+                if new_ones.all()
+                else [value for value, is_new in zip(values, new_ones, strict=True) if is_new]
+            )
+            parts.append(where[new_ones])
+            offsets.append(at[new_ones])
             new = sum(map(len, filter(None, values[:100]))) * count // min(count, 100)  # about
             self._mean_bytes = max(1.0, (self._mean_bytes + new / count) / 2)
             size += new
@@ -263,6 +271,23 @@ class TopicReader:
         if good:
             self.error = None
         return good
+
+    def _new_ones(self, parts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Which messages are of partitions held and come after all that came before.
+
+        librdkafka gives messages again after a broker has died, and may have some in hand of a
+        partition that is another process's by now.
+        """
+        new = np.zeros(len(parts), bool)
+        for number in map(int, np.unique(parts)):
+            if number in self._follows:
+                here = parts == number
+                least = np.maximum.accumulate(
+                    np.concatenate(([self._follows[number]], offsets[here] + 1))
+                )
+                new[here] = offsets[here] >= least[:-1]
+                self._follows[number] = int(least[-1])
+        return new
 
     def _go_on_elsewhere(self, partition: int) -> None:
         """
