@@ -18,12 +18,14 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 
+from ingestion import kafka_settings
 from ingestion.cli import marquee
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport
 from ingestion.sample.transactions import generate
 from ingestion.sources import transactions
-from ingestion.sources.transactions.inputs.kafka import Gone
+from ingestion.sources.transactions import stream
+from ingestion.sources.transactions.inputs.kafka import Gone, TopicReader, look_up
 from ingestion.sources.transactions.landing import replay
 from ingestion.sources.transactions.mapping.choose import find_mapping
 from ingestion.sources.transactions.stream import ingest_topic
@@ -251,6 +253,67 @@ def test_latest_skips_nothing_of_a_partition_that_was_empty(land, send, query):
     send(good(transaction_id="first of partition 1"), partition=1)
     assert land(offset_reset="latest").rows["transactions"] == 1
     assert query("select count(*) from files") == [(2,)]
+
+
+class Again:
+    """A consumer that gives all messages twice, and those of another partition between them."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer, self._given = consumer, []
+
+    def consume(self, *arguments: Any) -> list[Any]:
+        new = [each for each in self._consumer.consume(*arguments) if each.error() is None]
+        self._given += new
+        return new + self._given
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def test_a_message_that_is_given_again_is_not_read_again(topic, send):
+    for part in range(2):
+        send(*(good(transaction_id=f"{part}-{number}") for number in range(50)), partition=part)
+    address = kafka_settings.parse(topic)
+    reader = TopicReader(look_up(address, {}), {}, "again", None)
+    with closing(reader):
+        reader._consumer = Again(reader._consumer)
+        reader.hold({0: 10, 1: 0})
+        found: list[tuple[int, int]] = []
+        deadline = time.monotonic() + DEADLINE
+        while len(found) < 90 and time.monotonic() < deadline:
+            messages = reader.read(1_000, 0.5)
+            found += zip(messages.partitions.tolist(), messages.offsets.tolist(), strict=True)
+            assert len(messages.values) == len(messages.offsets)
+        reader.hold({0: 50})  # partition 1 is somebody else's, and still in hand
+        assert not len(reader.read(1_000, 0.5))
+    assert sorted(found) == [(0, at) for at in range(10, 50)] + [(1, at) for at in range(50)]
+
+
+def test_two_that_hold_one_partition_land_it_once(topic, database, send, query, monkeypatch):
+    """Whatever becomes of the locks: a batch lands only where the ledger ends."""
+    monkeypatch.setattr(stream, "LOCK", "select true from (select {place}) as place")
+    monkeypatch.setenv("SOURCES__TRANSACTIONS__BATCH_ROWS", "20")
+    send(*(good(transaction_id=f"t{number}") for number in range(100)), partition=0)
+    said: list[str] = []
+    runs: list[int] = []
+
+    def meanwhile(landed: int) -> None:
+        if landed and not runs:
+            runs.append(ingest_topic(topic, database).rows["transactions"])
+
+    end = time.monotonic() + 15
+    ingest_topic(
+        topic,
+        database,
+        follow=True,
+        say=said.append,
+        after_batch=meanwhile,
+        stop=lambda: time.monotonic() > end or any("Another process" in line for line in said),
+    )
+    assert runs[0] > 0
+    assert any("Another process has landed messages" in line for line in said), said
+    assert query("select count(*), count(distinct _file_line) from transactions") == [(100, 100)]
+    assert ingest_topic(topic, database).rows["transactions"] == 0
 
 
 def test_what_is_for_topics_is_refused_for_files(tmp_path):

@@ -57,10 +57,16 @@ POSITION = """
     from DATASET.files where path = {place} and replay_of is null
     group by _file_checksum order by max(_dlt_load_id) desc
 """
+# Of the partitions of a batch, those that another load has brought further than was known.
+FURTHER = "select from DATASET.files where _dlt_load_id <> 'LOAD_ID' and ({any}) limit 1"
 LANDED_BEFORE = "select from DATASET.files where starts_with(path, {place} || '/') limit 1"
 RECONNECT_SECONDS = (1, 2, 5, 10, 30)
 SHARE_SECONDS = 1.0  # until it is seen that processes or partitions came or went
 STALL_SECONDS = 30.0  # without a message or an end, after which a topic is given up
+
+
+class Elsewhere(UserError):
+    """What was read is in the warehouse already; the ledger says where to go on."""
 
 
 def ingest_topic(
@@ -139,6 +145,7 @@ class _Stream:
         self._topic = look_up(address, self._settings)
         self._rules = _rules_of(mapping)
         self._has_landed = self._is_following = False
+        self._known: dict[str, int] = {}  # by checksum, the last offset in the ledger
         self._begun: dict[int, int] = {}  # where partitions begin of which nothing has landed
         self._shapes = Reader()
         self._unknown: set[str] = set()
@@ -253,6 +260,7 @@ class _Stream:
             is_known = self._ask(LANDED_BEFORE, quoted(self._topic.whole))
             return self._begin(partition, None if is_known else self._offset_reset)
         self._has_landed = True
+        self._known |= {checksum: int(last) for checksum, last, *_ in known}
         checksum, last, _, mapping, document = known[0]
         if self._rules is None and document:
             self._rules = _rules_of_ledger(document, mapping)
@@ -293,6 +301,7 @@ class _Stream:
             UserError: it is the first of a topic that does not fit, or the topic is another now.
         """
         from ingestion.sources.transactions.formats.messages import typed
+        from ingestion.sources.transactions.landing.copy import Overtaken
         from ingestion.sources.transactions.landing.messages import Batch
 
         while self._reader.notes:
@@ -312,7 +321,19 @@ class _Stream:
         for table, found in (("transactions", rows), ("rejects", rejects)):
             copy.write(table, batch.stamped(table, found))
         copy.write("files", batch.ledger(rows, rejects, self._rules, began))
-        copy.commit()
+        ends = {self._topic.checksum(number): end - 1 for number, end in batch.after.items()}
+        found = (
+            f"_file_checksum = {quoted(checksum)} and last_line > {self._known.get(checksum, -1)}"
+            for checksum in ends
+        )
+        try:
+            copy.commit(unless=FURTHER.replace("{any}", " or ".join(found)))
+        except Overtaken as error:
+            raise Elsewhere(
+                f"Another process has landed messages of {self._topic.whole} that were read here;"
+                " this batch has not landed again.\nRun this again: it goes on from the ledger."
+            ) from error
+        self._known |= {each: max(end, self._known.get(each, -1)) for each, end in ends.items()}
         self._has_landed = True
         self._reader.landed(batch.after)
         self._report.rows["transactions"] += rows.num_rows
@@ -345,10 +366,10 @@ class _Stream:
 
 
 def _is_passing(error: UserError) -> bool:
-    """Whether it is the warehouse or the brokers that are away."""
+    """Whether warehouse or brokers are away, or another process was quicker."""
     cause: BaseException | None = error
     while cause:
-        if advice.is_loss(cause) or isinstance(cause, kafka_settings.Unreachable):
+        if advice.is_loss(cause) or isinstance(cause, kafka_settings.Unreachable | Elsewhere):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

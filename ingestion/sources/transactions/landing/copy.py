@@ -18,6 +18,7 @@ from ingestion.sources.transactions import settings
 INDEXES = {
     ("transactions", "transactions_by_load"): "brin (_dlt_load_id) with (pages_per_range = 32)",
     ("_dlt_loads", "dlt_loads_by_time"): "btree (inserted_at)",
+    ("files", "files_by_last_line"): "btree (_file_checksum, last_line)",
 }
 MISSING = """
     select from pg_class
@@ -55,6 +56,10 @@ LIST = (
 )
 
 _WAKE_EVERY, _CANCEL_EVERY = 1, 0.2  # seconds
+
+
+class Overtaken(Exception):
+    """Somebody has landed meanwhile what a load was to land."""
 
 
 class Copy:
@@ -111,9 +116,16 @@ class Copy:
         self._ask(self._cursor.execute, "rollback to savepoint marquee")
         self.release()
 
-    def commit(self) -> None:
-        """Wait until all of it is done, make its rows quick to find by load, list it, commit."""
-        self._ask(self._end)
+    def commit(self, unless: str | None = None) -> None:
+        """Wait until all of it is done, make its rows quick to find by load, list it, commit.
+
+        Args:
+            unless: a query that is asked when no other load can be listed any more.
+
+        Raises:
+            Overtaken: that query has found a row. Nothing of the load stays.
+        """
+        self._ask(self._end, unless)
         self._wait(0)
 
     def ask(self, query: str) -> list[tuple]:
@@ -146,7 +158,7 @@ class Copy:
         self._cursor.execute(query)
         return self._cursor.fetchall()
 
-    def _end(self) -> None:
+    def _end(self, unless: str | None) -> None:
         for (table, index), kind in INDEXES.items():
             names = {"TABLE": table, "INDEX": index}
             if self._query(self._with_names(MISSING, names)):
@@ -154,8 +166,12 @@ class Copy:
                     self._with_names(f"create index INDEX on DATASET.TABLE using {kind}", names)
                 )
         self._cursor.execute(self._with_names(SUMMARIZE))
-        for statement in LIST:
-            self._cursor.execute(self._with_names(statement, {"LOAD_ID": self.load_id}))
+        lock, insert = LIST
+        self._cursor.execute(self._with_names(lock))
+        if unless and self._query(self._with_names(unless, {"LOAD_ID": self.load_id})):
+            self._connection.rollback()
+            raise Overtaken
+        self._cursor.execute(self._with_names(insert, {"LOAD_ID": self.load_id}))
         self._connection.commit()
 
     def _with_names(self, statement: str, names: dict[str, str] | None = None) -> str:
