@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ingestion import interrupts, progress
-from ingestion.errors import UserError, error_line
-from ingestion.terminal import one_line
+from ingestion import interrupts, logs, progress
+from ingestion.errors import PASSING, PassingError, UserError, error_line, is_passing, may_pass
+from ingestion.terminal import lines_are_json, one_line
 from ingestion.warehouse.paths import PROJECT_DIR, make_state_dir, packages_dir, writable
 from ingestion.warehouse.target import Target, profiles_path
 
@@ -23,6 +23,7 @@ PACKAGES = packages_dir()
 STAND_IN_TITLE = "# dbt_utils, the stand-in"  # of its README
 REBUILT = " is rebuilt in full"  # in what the macro record_fingerprint logs
 FOUND = " found: "  # in what the macro say_what_failed logs
+BUILDS = ("build", "run", "test", "seed", "snapshot")  # whose run_results.json users look for
 HUB_TIMEOUT_SECONDS = 2  # `dbt deps` itself would try for ten and more
 
 
@@ -148,6 +149,7 @@ def dbt(
     rebuilt: list[str] | None = None,
     manifest: Any = None,
     found: list[Any] | None = None,
+    may_fail: bool = False,
 ) -> str:
     """Run dbt in this process, with a progress bar.
 
@@ -159,6 +161,7 @@ def dbt(
         rebuilt: gets names of models that are built in full because of what has changed.
         manifest: the project, if it has been read before.
         found: gets what dbt gives back.
+        may_fail: its results may say failure; ``found`` has them.
 
     Returns:
         What passed, such as ``46 models, 5 seeds, 344 tests``.
@@ -171,9 +174,13 @@ def dbt(
     # Python's own helper tidies after dbt's threads; after an interrupt it need not say so
     sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
     findings: list[str] = []
-    with progress.task(label, unit="nodes") as advance:
+    with (
+        progress.task(label, unit="nodes") as advance,
+        _keeping(target_path() / "run_results.json", if_after=command not in BUILDS),
+    ):
 
         def follow(event: Any) -> None:
+            logs.follow_dbt(event)
             if event.info.name == "LogStartLine":
                 advance(0, total=event.data.total)
             elif event.info.name == "NodeFinished":
@@ -190,26 +197,83 @@ def dbt(
         os.environ["PGCLIENTENCODING"] = "UTF8"
         os.chdir(PROJECT_DIR)  # dbt looks for the project and profiles.yml in the working directory
         outcome = dbtRunner(manifest=manifest, callbacks=[follow]).invoke(
-            ["--quiet", "--no-use-colors", command, *args, "--target", target.name]
+            [*quietly(), "--no-use-colors", command, *args, "--target", target.name]
         )
     results = getattr(outcome.result, "results", None)
     if outcome.exception:
-        lease = getattr(outcome.exception, "msg", "").splitlines()
+        lease = str(getattr(outcome.exception, "msg", None) or "").splitlines()
         if lease and lease[0].startswith("Another dbt "):  # the macro build_lease says it all
-            raise UserError("\n".join(lease[:2]))
+            raise PassingError("\n".join(lease[:2]))
         why = error_line(outcome.exception)
-        raise UserError(f"dbt {command} stopped: {why}\nSee {relative(log_path())}")
-    if not outcome.success:
+        raise UserError(
+            f"dbt {command} stopped: {why}\nSee {relative(log_path())}"
+        ) from outcome.exception
+    if not outcome.success and not (may_fail and results is not None):
         failed = [r for r in results or [] if r.status in ("error", "fail", "runtime error")]
         named = ", ".join(r.node.name for r in failed[:5]) or "see above"
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         remedy = f"See {relative(log_path())}, fix what it says, and run the same command again."
         if findings and len(failed) == 1:
             remedy = one_line(findings[0], None)
-        raise UserError(f"dbt {command} failed: {named}{more}\n{remedy}")
+        kind = PassingError if _may_pass(failed) else UserError
+        raise kind(f"dbt {command} failed: {named}{more}\n{remedy}")
     if found is not None:
         found.append(outcome.result)
     return _count(results or []) if command == "build" else ""
+
+
+def quietly() -> list[str]:
+    """Options by which dbt prints errors only; nothing where our own lines say what it says."""
+    return ["--log-level", "none"] if lines_are_json() else ["--quiet"]
+
+
+def _may_pass(failed: Sequence) -> bool:
+    """Whether all that failed, failed for what passes by itself."""
+    broken = [r for r in failed if r.status in ("error", "runtime error")]
+    return len(broken) == len(failed) > 0 and all(may_pass(str(r.message)) for r in broken)
+
+
+def as_typed(args: Sequence[str]) -> int:
+    """Run dbt with arguments of its own, and have it print; returns an exit code.
+
+    That is dbt's own (1: something failed, 2: it could not run), or 75 for what passes by itself.
+    """
+    from dbt.cli.exceptions import DbtUsageException
+    from dbt.cli.main import dbtRunner
+
+    silent = ["--log-level", "none"] if lines_are_json() else []
+    outcome = dbtRunner(callbacks=[logs.follow_dbt]).invoke([*silent, *args])
+    if outcome.success:
+        return 0
+    if (error := outcome.exception) is not None:
+        if isinstance(error, DbtUsageException):  # all else dbt has said itself
+            UserError(str(error)).show(code=2)
+        is_busy = "Another dbt " in str(getattr(error, "msg", error))
+        return PASSING if is_busy or is_passing(error) else 2
+    failed = [
+        result
+        for result in getattr(outcome.result, "results", None) or []
+        if result.status in ("error", "fail", "runtime error")
+    ]
+    return PASSING if _may_pass(failed) else 1
+
+
+@contextmanager
+def _keeping(path: Path, *, if_after: bool) -> Iterator[None]:
+    """Keep a file as it is, where a command writes its own that is not looked for there."""
+    before = path.read_bytes() if if_after and path.is_file() else None
+
+    def put_back() -> None:
+        if before is not None and path.read_bytes() != before:
+            copy = path.with_name(f".{path.name}.{os.getpid()}")
+            copy.write_bytes(before)
+            copy.replace(path)
+
+    with interrupts.giving_back(put_back):
+        try:
+            yield
+        finally:
+            put_back()
 
 
 def _count(results: Sequence) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ingestion.errors import UserError, install_command
+from ingestion.errors import PassingError, UserError, install_command
 
 SECTION = ("sources", "transactions", "kafka")
 VARIABLE = "__".join(SECTION).upper()
@@ -31,7 +31,7 @@ class Address(NamedTuple):
     topic: str
 
 
-class Unreachable(UserError):
+class Unreachable(PassingError):
     """No broker answers, for now."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ingestion.errors import UserError, install_command
+from ingestion.errors import PassingError, UserError, install_command
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -74,7 +74,7 @@ def as_user_error(url: str) -> Iterator[None]:
         if number == errno.ENOSPC:
             raise
         if number == errno.EBUSY:  # what fsspec says of a version that is no longer there
-            raise UserError(CHANGED.format(url)) from error
+            raise PassingError(CHANGED.format(url)) from error
         raise UserError(
             f"{url} cannot be read: {safe_line(error)}.\n"
             "Check the network, the endpoint and the credentials, and run this again."

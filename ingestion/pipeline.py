@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 from ingestion.warehouse import advice
 from ingestion.warehouse.fitness import refuse_unfit
 from ingestion.warehouse.paths import STATE_DIR, make_state_dir
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 LOCK = "_load_lock"  # in every raw schema: who loads holds it
+REPORTS: list[LoadReport] = []  # of all loads of this process, for the evidence of its command
 
 
 @dataclass
@@ -44,6 +45,9 @@ class LoadReport:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     rejects: str = "rejects"
+
+    def __post_init__(self) -> None:
+        REPORTS.append(self)  # also of a load that fails on the way
 
 
 def make_pipeline(
@@ -127,7 +131,7 @@ def _lock(connection: Any, source: str, target: Target) -> None:
         connection.rollback()
         with connection.cursor() as cursor:
             since = _locked_since(cursor, table.as_string(connection))
-        raise UserError(
+        raise PassingError(
             f"Another load of {source} is running on this warehouse{since}.\n"
             "Wait until it has finished, then run this again."
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ingestion.terminal import echo, printable
+from ingestion.terminal import echo, lines_are_json, printable
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -22,7 +22,7 @@ def task(label: str, total: float | None = None, unit: str = "rows") -> Iterator
     error; elsewhere a line is printed every ten seconds. Nothing is left on the screen by work that
     ends before that: the caller reports it.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or lines_are_json():
         yield _plain(label, total, unit)
         return
 
@@ -65,6 +65,8 @@ def _plain(label: str, total: float | None, unit: str) -> Callable:
         if time.monotonic() >= state["next"]:
             state["next"] = time.monotonic() + PLAIN_EVERY
             of = f" of {state['total']:,.0f}" if state["total"] else ""
-            echo(f"  {label}: {state['done']:,.0f}{of} {state['unit']}", err=True)
+            facts = {key: state[key] for key in ("done", "total", "unit")}
+            said = f"  {label}: {state['done']:,.0f}{of} {state['unit']}"
+            echo(said, err=True, level="info", event="progress", facts=facts | {"task": label})
 
     return advance

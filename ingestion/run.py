@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
 from ingestion import marked, raw_tables
 from ingestion.dbt_runner import dbt, install_packages, relative, target_path
-from ingestion.errors import UserError
+from ingestion.errors import UserError, error_line
+from ingestion.evidence.recorder import Recorder, recording
 from ingestion.pipeline import LoadReport
-from ingestion.terminal import echo, one_line
+from ingestion.terminal import echo, lines_are_json, one_line
 from ingestion.warehouse import access, roles
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.fitness import refuse_unfit
@@ -32,8 +34,10 @@ INDENT = " " * 33
 
 @dataclass
 class Steps:
-    """What has been done so far, for the summary."""
+    """What has been done so far, for the summary, the evidence and the document."""
 
+    evidence: Recorder
+    note: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -41,24 +45,43 @@ class Steps:
         """Time one step and print it; the first thing put into the list beside it, others below."""
         said: list[str] = []
         started = time.monotonic()
-        yield said
-        self.seconds[name] = time.monotonic() - started
+        end = self.evidence.step(name)
+        done: dict[str, Any] = {"step": name, "status": "failed"}
+        self.note.setdefault("steps", []).append(done)
+        try:
+            yield said
+        except BaseException as error:
+            end("failed", error_line(error))
+            done |= {"seconds": round(time.monotonic() - started, 3), "notes": said}
+            raise
+        end("succeeded", "; ".join(said))
+        self.seconds[name] = seconds = time.monotonic() - started
+        done |= {"status": "succeeded", "seconds": round(seconds, 3), "notes": said}
         what, *notes = said or [""]
-        echo(f"{name:<22} {self.seconds[name]:>5.1f} s  {what}")
-        for note in notes:
+        echo(f"{name:<22} {seconds:>5.1f} s  {what}", event="step", facts=done)
+        for note in [] if lines_are_json() else notes:
             safe = one_line(note, None)
             echo(textwrap.fill(safe, 100, initial_indent=INDENT, subsequent_indent=INDENT))
 
 
-def run_all(target_name: str | None) -> None:
+def run_all(target_name: str | None, note: dict[str, Any] | None = None) -> None:
     """Start the server, land every source, build and test the models, write the docs page.
+
+    Args:
+        target_name: of the profile, as in dbt.
+        note: gets what the summary says, for programs.
 
     Raises:
         UserError: a step failed. What the earlier ones did stays; the next run goes on from there.
     """
-    steps = Steps()
+    with recording("run") as evidence:
+        _run_all(target_name, Steps(evidence, {} if note is None else note))
+
+
+def _run_all(target_name: str | None, steps: Steps) -> None:
     with steps.step("Start PostgreSQL") as said:
         target = access.ready(target_name)
+        steps.evidence.open(target)
         with closing(target.connect()) as connection:  # better said now than after minutes
             refuse_unfit(connection, target)
         said.append(target.place)
@@ -72,6 +95,8 @@ def run_all(target_name: str | None) -> None:
         raise
     if is_superuser(target):  # a profile of the user's own
         access.open_to_roles(Server(), again=True)
+    with steps.step("Check freshness") as said:
+        said.extend(check_freshness(target))
     with steps.step("Write the docs page") as said:
         said.extend(write_docs(target))
     _summarise(target, reports, built, steps)
@@ -103,6 +128,31 @@ def warn_of_marked(target: Target) -> None:
     for rule in broken:
         said = one_line(rule.sentence, None)
         echo(textwrap.fill(said, 100, initial_indent="  ", subsequent_indent="    "))
+
+
+def check_freshness(target: Target) -> list[str]:
+    """Ask dbt how fresh the sources are; stale ones are said, and fail nothing."""
+    found: list[Any] = []
+    dbt("source", target, "freshness", label="Asking", found=found, may_fail=True)
+    stale = [
+        f"{result.node.source_name}.{result.node.name}"
+        for result in getattr(found[0], "results", None) or []
+        if result.node.resource_type == "source" and result.status != "pass"
+    ]
+    return [f"stale: {', '.join(stale)}" if stale else "all sources are fresh"]
+
+
+def marked_rules(target: Target) -> list[dict[str, Any]]:
+    """The rules that transactions break, for the document."""
+    return [
+        {
+            "reason": rule.reason_code,
+            "rows": rule.rows,
+            "share": rule.share,
+            "values": rule.examples,
+        }
+        for rule in marked.by_reason(target)
+    ]
 
 
 def write_docs(target: Target) -> list[str]:
@@ -202,14 +252,30 @@ def sample_transactions() -> Path:
 
 def _summarise(target: Target, reports: list[LoadReport], built: str, steps: Steps) -> None:
     rows: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
     for report in reports:
         rows.update({f"raw_{report.source}.{table}": n for table, n in report.rows.items()})
+        rejected[f"raw_{report.source}.{report.rejects}"] += report.rejected
+    reader = roles.acting_as("reporter", target)
+    steps.note |= {
+        "target": target.name,
+        "warehouse": reader.place,
+        "marts_schema": marts_schema(target),
+        "rows_landed": dict(sorted(rows.items())),
+        "rows_rejected": dict(sorted(rejected.items())),
+        "built": built,
+        "docs_page": str(target_path() / "static_index.html"),
+        "transactions_marked": marked_rules(target),
+    }
+    if lines_are_json():
+        facts = {key: steps.note[key] for key in ("rows_landed", "rows_rejected", "built")}
+        echo("The warehouse is built.", event="summary", facts=facts)
+        return
     echo("\nRows landed" if any(rows.values()) else "\nNothing new to land.")
     for table in sorted(+rows):
         echo(f"  {table:<32} {rows[table]:>9,}")
     warn_of_marked(target)
     marts = marts_schema(target)
-    reader = roles.acting_as("reporter", target)
     role = " --role reporter" if reader != target else ""
     echo(f"""
 Built {built}, in {sum(steps.seconds.values()):.0f} s in all.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ingestion import interrupts
 from ingestion.errors import UserError
+from ingestion.evidence import run_id
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.profiles import write_profiles
 
@@ -41,7 +42,8 @@ def _run_in_scratch(
 ) -> int:
     scratch.start()
     write_profiles(scratch, folder / "profiles.yml")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    others = ("PG", run_id.VARIABLE)  # what runs in there has its own
+    env = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     env |= {
         "DBT_PROFILES_DIR": str(folder),
         "DBT_TARGET_PATH": str(folder / "target"),

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import click
 
-from ingestion import __version__
+from ingestion import __version__, logs
 from ingestion.cli.options import target_option
 from ingestion.errors import UserError, error_line
-from ingestion.terminal import echo
+from ingestion.evidence import run_id
+from ingestion.evidence.recorder import exit_code
+from ingestion.terminal import echo, lines_are_json
 from ingestion.warehouse import identity, libpq, paths
 from ingestion.warehouse.paths import PROJECT_DIR
 
@@ -24,6 +26,7 @@ LAZY = {  # command groups whose modules are imported only when they are called
     "generate": "ingest",
     "ingest": "ingest",
     "lineage": "lineage",
+    "metrics": "metrics",
     "rejects": "rejects",
     "superset": "superset",
 }
@@ -53,17 +56,36 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="marquee")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def marquee(debug: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(logs.FORMATS),
+    envvar=logs.VARIABLE,
+    default="text",
+    help="json: every line is an object with time, level, event, run_id, logger and message.",
+)
+def marquee(debug: bool, log_format: str) -> None:  # noqa: ARG001 - looked for in sys.argv
     """Marquee: films, brands and card transactions in a tested star schema in PostgreSQL."""
+    logs.settle(log_format)
 
 
 @marquee.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, at the end.")
 @target_option
-def run(target_name: str | None) -> None:
-    """Start the server, land every source, build and test the models, write the docs page."""
+def run(target_name: str | None, *, as_json: bool) -> None:
+    """Start the server, land every source, build and test the models, write the docs page.
+
+    With --json standard output holds one document that says what the summary says, also where the
+    run fails; all else goes to standard error.
+    """
     from ingestion.run import run_all
 
-    run_all(target_name)
+    if not as_json:
+        run_all(target_name)
+        return
+    from ingestion.run_document import documented
+
+    with documented() as note:
+        run_all(target_name, note)
 
 
 @marquee.command()
@@ -81,11 +103,19 @@ def deps() -> None:
 )
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def dbt_command(args: tuple[str, ...]) -> None:
-    """Run dbt with Marquee's folders and profile set; needed in a read-only checkout."""
+    """Run dbt with Marquee's folders and profile set; needed in a read-only checkout.
+
+    A command that builds or tests exits with 75 where all that failed passes by itself: another
+    build is running, the server is away. Other codes are dbt's.
+    """
     from ingestion.warehouse.target import profiles_path
 
     os.chdir(PROJECT_DIR)
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
+    if any(arg in ("build", "run", "test", "seed", "snapshot", "source", "retry") for arg in args):
+        from ingestion.dbt_runner import as_typed
+
+        sys.exit(as_typed(args))
     sys.stdout.flush()
     os.execv(Path(sys.executable).with_name("dbt"), ["dbt", *args])  # noqa: S606
 
@@ -100,24 +130,40 @@ def scratch(command: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """Entry point: every error is one or two lines and exit code 1; ``--debug`` shows where."""
-    if "--debug" in sys.argv[1:]:
-        try:
-            _settle()
-            sys.exit(marquee(standalone_mode=False) or 0)
-        except Exception:
-            echo(traceback.format_exc().rstrip(), err=True)
-            sys.exit(1)
+    """Entry point: every error is one or two lines, and an exit code; ``--debug`` shows where.
+
+    The code is 2 for a command that cannot be understood, 75 for what passes by itself, 1 for any
+    other error.
+    """
+    logs.settle(os.environ.get(logs.VARIABLE, "text"))
     try:
         _settle()
-        marquee()
+        code = marquee.main(standalone_mode=False)
+    except click.Abort:
+        echo("Aborted!", err=True)
+        code = 1
     except Exception as error:
-        echo(f"Error: {explain(error)}", err=True)
-        sys.exit(1)
+        code = _say(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: Exception) -> int:
+    """Print an error; returns the exit code."""
+    code = exit_code(error)
+    if "--debug" in sys.argv[1:]:
+        echo(traceback.format_exc().rstrip(), err=True, level="error", event="failed")
+    elif isinstance(error, click.UsageError) and lines_are_json():
+        echo(error.format_message(), err=True, level="error", event="misused")
+    elif isinstance(error, click.ClickException):
+        error.show()
+    else:
+        UserError(explain(error)).show(code=code)
+    return code
 
 
 def _settle() -> None:
     """Have the environment say where things are, for all that is started from here."""
+    run_id.settle()
     identity.refuse_borrowed_programs()
     libpq.settle()
     paths.settle()

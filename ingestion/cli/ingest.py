@@ -15,6 +15,7 @@ import click
 
 from ingestion.cli.options import landing_target, loader_target, print_notes, target_option
 from ingestion.errors import UserError
+from ingestion.evidence.recorder import current, recorded
 from ingestion.terminal import echo
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def ingest() -> None:
 @ingest.command("brands")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @target_option
+@recorded("ingest brands")
 def ingest_brands(file: Path | None, target_name: str | None) -> None:
     """Land a brand index FILE (tab, comma or semicolon separated); without FILE the sample."""
     from ingestion.sources import brands
@@ -42,6 +44,7 @@ def ingest_brands(file: Path | None, target_name: str | None) -> None:
 @ingest.command("releases")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @target_option
+@recorded("ingest releases")
 def ingest_releases(file: Path | None, target_name: str | None) -> None:
     """Land brand release lists from FILE; without FILE the sample."""
     from ingestion.sources import brands
@@ -83,6 +86,7 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
     help="Write what --suggest prints, to FILE or to the file's name with .yml in this folder.",
 )
 @target_option
+@recorded("ingest transactions")
 def ingest_transactions(
     files: tuple[str, ...],
     target_name: str | None,
@@ -189,6 +193,8 @@ def _ingest_topic(
         ended.wait(4)
 
     target = loader_target(target_name)
+    if follow and (evidence := current()):
+        evidence.flush_often()
     gc.set_threshold(200_000)  # messages come by the thousand, and none is part of a cycle
     with ExitStack() as stack:
         stack.enter_context(interrupts.giving_back(end if follow else lambda: None))
@@ -220,6 +226,7 @@ def _ingest_topic(
 )
 @click.option("--max-movies", type=click.IntRange(min=1), help="Land at most this many films.")
 @target_option
+@recorded("ingest tmdb")
 def ingest_tmdb(
     since: datetime | None, until: datetime | None, max_movies: int | None, target_name: str | None
 ) -> None:
@@ -250,6 +257,7 @@ def ingest_tmdb(
 @click.option("--canonical", is_flag=True, help="MongoDB: numbers in documents keep their types.")
 @click.option("--exclude", metavar="COLUMN", multiple=True, help="Leave this column out.")
 @target_option
+@recorded("ingest database")
 def ingest_database(
     database: str,
     target_name: str | None,
@@ -281,6 +289,7 @@ def ingest_database(
 @ingest.command("rest")
 @click.argument("name")
 @target_option
+@recorded("ingest rest")
 def ingest_rest(name: str, target_name: str | None) -> None:
     """Land the resources of a JSON API.
 
@@ -363,8 +372,8 @@ def generate_transactions(
 
 def _print_report(report: LoadReport) -> None:
     print_notes(report)
-    for table, rows in report.rows.items():
-        echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows")
-    if report.rejected:
-        echo(f"raw_{report.source}.{report.rejects:<24} {report.rejected:>12,} rows")
-    echo(f"{report.seconds:.1f} s")
+    rejected = {report.rejects: report.rejected} if report.rejected else {}
+    for table, rows in [*report.rows.items(), *rejected.items()]:
+        facts = {"source": report.source, "table": table, "rows": rows}
+        echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows", event="landed", facts=facts)
+    echo(f"{report.seconds:.1f} s", event="loaded", facts={"seconds": round(report.seconds, 3)})

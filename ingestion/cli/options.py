@@ -18,16 +18,27 @@ target_option = click.option("--target", "target_name", help="Target of the prof
 
 def loader_target(name: str | None) -> Target:
     """The target to land in. Starts the embedded server if it is the target and is not running."""
-    from ingestion.warehouse import access, roles
+    from ingestion.warehouse import roles
 
-    return roles.acting_as("loader", access.ready(name))
+    return roles.acting_as("loader", recorded_target(name))
 
 
 def landing_target(source: str, name: str | None) -> Target:
     """The same for a source of the user's own, whose schema is made where the loader may not."""
-    from ingestion.warehouse import access, roles
+    from ingestion.warehouse import roles
 
-    return roles.open_landing(source, access.ready(name))
+    return roles.open_landing(source, recorded_target(name))
+
+
+def recorded_target(name: str | None) -> Target:
+    """The profile's target, ready; from now on the command leaves evidence there, if it does."""
+    from ingestion.evidence import recorder
+    from ingestion.warehouse import access
+
+    target = access.ready(name)
+    if command := recorder.current():
+        command.open(target)
+    return target
 
 
 def refuse_without_warehouse() -> None:

@@ -16,6 +16,7 @@ from ingestion.cli.options import (
     target_option,
 )
 from ingestion.errors import UserError
+from ingestion.evidence.recorder import recorded
 from ingestion.places import on_disk
 from ingestion.rejects import SOURCES, counts, open_rejects
 from ingestion.terminal import echo, one_line
@@ -132,6 +133,7 @@ def export(name: str, reason: str | None, is_marked: bool, target_name: str | No
 @rejects.command("replay")
 @click.argument("name", metavar="[FILE]", required=False)
 @target_option
+@recorded("rejects replay")
 def replay_command(name: str | None, target_name: str | None) -> None:
     """Land the rejected transactions that you corrected in FILE.
 

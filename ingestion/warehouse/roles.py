@@ -21,6 +21,7 @@ from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.state import is_embedded
 from ingestion.warehouse.target import Target, project, read_yaml, role_names, schema_name
 
+EVIDENCE = "ops"  # schema of what each run did, and the source by which dbt reads it
 MACRO = next(PROJECT_DIR.glob("macros/**/make_roles.sql"))
 
 
@@ -88,7 +89,8 @@ def rights(target: Target) -> str:
         limits=project()["vars"]["reporter_limits"],
         alone=True,
         loaded=landing_schemas(),
-        built=built_schemas(target),
+        built=[*built_schemas(target), schema_name(EVIDENCE, target)],
+        evidence=schema_name(EVIDENCE, target),
         marts=[],  # a build's grants open them
         sql_text=_text,
         text_array=lambda texts: f"array[{', '.join(map(_text, texts))}]::text[]",
@@ -102,7 +104,8 @@ def landing_schemas() -> list[str]:
         text = path.read_text("utf-8")
         if "\nsources:" in text:  # the others are many, and slow to read
             for source in read_yaml(text)["sources"]:
-                found.add(source.get("schema") or source["name"])
+                if source["name"] != EVIDENCE:
+                    found.add(source.get("schema") or source["name"])
     return sorted(found)
 
 

@@ -8,7 +8,8 @@
         {%- do read.extend(graph.nodes.get(unique_id, {}).get("depends_on", {}).get("nodes", [])) -%}
     {%- endfor -%}
     {%- set sources = [] -%}
-    {%- for unique_id in read | unique if unique_id in graph.sources -%}
+    {%- for unique_id in read | unique
+        if unique_id in graph.sources and graph.sources[unique_id].source_name != "ops" -%}
         {%- do sources.append(graph.sources[unique_id]) -%}
     {%- endfor -%}
     {%- for source in sources -%}

@@ -12,10 +12,12 @@
     {%- set limits = var("reporter_limits") -%}
     {%- set alone = false -%}
     {%- set loaded = [] -%}
-    {%- for source in graph.sources.values() if source.schema not in loaded -%}
+    {%- for source in graph.sources.values()
+        if source.schema not in loaded and source.source_name != "ops" -%}
         {%- do loaded.append(source.schema) -%}
     {%- endfor -%}
-    {%- set built = [] -%}
+    {%- set evidence = generate_schema_name("ops", none) -%}
+    {%- set built = [evidence] -%}
     {%- for node in graph.nodes.values()
         if node.resource_type in ("model", "seed", "snapshot", "test")
         and node.schema not in built -%}
@@ -35,6 +37,7 @@ declare
     reporter constant text := {{ sql_text(ours.reporter) }};
     loaded constant text[] := {{ text_array(loaded) }};
     built constant text[] := {{ text_array(built) }};
+    evidence constant text := {{ sql_text(evidence) }};
     marts constant text[] := {{ text_array(marts) }};
     -- settings of the reporter's sessions, as name and value in turn
     limits constant text[] := {{
@@ -166,6 +169,15 @@ begin
             );
         end loop;
     end loop;
+
+    -- a loader with a login of its own says what it has landed
+    if not alone and exists (select from pg_namespace where nspname = evidence) then
+        execute format('grant usage on schema %I to %I', evidence, loader);
+        execute format(
+            'grant select, insert, update, delete on all tables in schema %I to %I',
+            evidence, loader
+        );
+    end if;
 
     -- the reporter reads what the models' grants say, as after a build
     for found in

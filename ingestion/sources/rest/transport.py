@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -65,7 +65,8 @@ class Limits:
         response._content = b"".join(pieces)
 
     def _beyond(self, setting: str, limit: str) -> UserError:
-        return UserError(
+        kind = PassingError if setting == "timeout" else UserError
+        return kind(
             f"{self.last} has no end within {limit}; nothing has landed.\n"
             f"Check the paginator, or raise {setting} below [sources.rest.{self._settings.name}]."
         )

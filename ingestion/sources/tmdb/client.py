@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 from ingestion.sources.tmdb.limits import TokenBucket, seconds_to_wait
 from ingestion.sources.tmdb.rows import Reject, fit, ids
 from ingestion.sources.tmdb.settings import (
@@ -48,7 +48,7 @@ REMEDY = (
 )
 
 
-class TmdbUnavailable(UserError):
+class TmdbUnavailable(PassingError):
     """TMDB did not give a usable answer, however often it was asked."""
 
 

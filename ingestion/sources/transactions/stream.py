@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ingestion import kafka_settings
-from ingestion.errors import UserError, error_line
+from ingestion.errors import PassingError, UserError, error_line
 from ingestion.pipeline import LoadReport, one_at_a_time, refusals, url_of_loads
 from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.contract import quoted
@@ -157,7 +157,7 @@ class _Stream:
             held = {number: self._take(number) for number in self._topic.partitions}
             others = [number for number, position in held.items() if position is None]
             if others:
-                raise UserError(
+                raise PassingError(
                     f"{self._topic.name(others[0])} is being landed by another process.\n"
                     "Wait until it has ended, or stop it."
                 )

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 from ingestion.sources.transactions.amounts import (
     NO_FILE,
     Decimals,
@@ -114,7 +114,7 @@ class Reader:
                 for chunk in ahead(_chunks(file, stream)):
                     yield self.batch(chunk, stream.done, file.rules, decimals)
             if stream.hash.hexdigest() != file.checksum:
-                raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+                raise PassingError(f"{file.name} was changed while it was read.\nRun this again.")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(
                 f"{file.name} is not a whole gzip file: {error}\nCopy it again."
@@ -129,7 +129,7 @@ class Reader:
             line += rows.num_rows
             yield self.batch(chunk, file.bytes * line // rows_in_all, file.rules, decimals)
         if probe(file.path)[1] != file.checksum:
-            raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+            raise PassingError(f"{file.name} was changed while it was read.\nRun this again.")
 
     def batch(
         self, chunk: Chunk, done: int, rules: Rules = CONTRACT, decimals: Decimals = NO_FILE

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 from ingestion.object_store import CHANGED, STORES, as_user_error, etag_of, objects_at, open_store
 from ingestion.places import on_disk
 from ingestion.progress import task
@@ -305,10 +305,10 @@ class Inbox:
         ):
             _copy(source, out, advance)
             if out.tell() != source.size:
-                raise UserError(CHANGED.format(file.url))
+                raise PassingError(CHANGED.format(file.url))
             etag = etag_of(getattr(source, "details", None) or {})
             if etag and etag != etag_of(file.store.info(path)):
-                raise UserError(CHANGED.format(file.url))
+                raise PassingError(CHANGED.format(file.url))
             return copy, etag
 
     def drop(self, file: RemoteFile) -> None:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ingestion import interrupts
 from ingestion.encodings import check_western
-from ingestion.errors import UserError
+from ingestion.errors import PassingError, UserError
 from ingestion.sources.transactions.inputs.json_documents import json_lines
 from ingestion.sources.transactions.inputs.packed import errors_of, unpacked
 from ingestion.sources.transactions.inputs.source_file import (
@@ -101,7 +101,7 @@ def _copied(file: SourceFile, copy: Path, enough: int | None = None) -> SourceFi
     with closing(pieces):
         size, checksum = _write(pieces, copy, file, is_text=is_text, enough=is_text and enough)
     if not enough and probe(file.path)[1] != file.checksum:
-        raise UserError(f"{file.name} was changed while it was read.\nRun this again.")
+        raise PassingError(f"{file.name} was changed while it was read.\nRun this again.")
     form = "jsonl" if look.form in ("json", "workbook") else look.form
     ready = replace(file, path=copy, bytes=size, checksum=checksum, form=form)
     return replace(ready, gzipped=False, is_plain=True)
