@@ -47,7 +47,11 @@ PATIENCE = 120  # seconds
 WIDTH = 1600
 ROWS = int(os.environ.get("MARQUEE_SUPERSET_ROWS") or 0)  # transactions instead of the sample's
 REPEATS = 5
-DASHBOARDS = {"film-brands": "Film brands", "transactions": "Transactions"}
+DASHBOARDS = {
+    "film-brands": "Film brands",
+    "operations": "Operations",
+    "transactions": "Transactions",
+}
 
 
 @dataclass
@@ -442,6 +446,15 @@ def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
             " / sum(index_release_count) from marts.dim_brand where index_release_count > 0",
             "Releases found": "select count(*) from marts.brand_match_audit"
             " where match_status = 'matched'",
+        },
+        "operations": {
+            "Last run, seconds": "select duration_seconds from marts.ops_runs"
+            " where command_name = 'run' order by started_at desc limit 1",
+            "Failures": "select count(*) from marts.ops_node_results"
+            " where is_latest_build and is_failure",
+            "Stale tables": "select count(*) from marts.ops_freshness"
+            " where freshness_status <> 'pass'",
+            "Rows landed": "select sum(rows_landed) from ops.landings",
         },
         "transactions": {
             "Total amount": "select sum(amount) from marts.fct_transactions",

@@ -41,7 +41,7 @@ def test_everything_the_dashboards_name_is_there(manifest, catalog):
     assets = read()
     assert problems(assets, manifest, catalog) == []
     titles = {each["dashboard_title"] for each in of_kind(assets, "dashboards").values()}
-    assert titles == {"Film brands", "Live", "Transactions"}
+    assert titles == {"Film brands", "Live", "Operations", "Transactions"}
 
 
 def _rename(model: str, column: str) -> Callable[[SimpleNamespace], None]:
