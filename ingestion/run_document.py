@@ -36,14 +36,14 @@ def documented() -> Iterator[dict[str, Any]]:
         "started_at": started.isoformat(),
     }
 
-    def write(status: str, code: int, error: str | None) -> None:
+    def write(status: str, code: int | None, error: str | None) -> None:
         note.update(status=status, exit_code=code, error=error)
         note["seconds"] = round(time.monotonic() - began, 3)
         text = json.dumps(note, indent=2, default=str, ensure_ascii=False) + "\n"
         with os.fdopen(os.dup(out), "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
 
-    with interrupts.giving_back(lambda: write("interrupted", 130, None)):
+    with interrupts.giving_back(lambda: write("interrupted", None, None)):
         try:
             yield note
         except BaseException as error:

@@ -16,7 +16,7 @@ import click
 from ingestion.cli.options import landing_target, loader_target, print_notes, target_option
 from ingestion.errors import UserError
 from ingestion.evidence.recorder import current, recorded
-from ingestion.terminal import echo
+from ingestion.terminal import document, echo, printable
 
 if TYPE_CHECKING:
     from ingestion.pipeline import LoadReport
@@ -139,7 +139,7 @@ def ingest_transactions(
         from ingestion.sources.transactions.mapping import suggestion
 
         path = None if save is None else Path(save or f"{Path(found[0].name).stem}.yml")
-        echo(suggestion.suggest(found, path))
+        document(printable(suggestion.suggest(found, path)))
         return
     mapping = find_mapping(mapping_name) if mapping_name else None
     _print_report(

@@ -127,7 +127,7 @@ class Recorder:
         self._do((_STEP, row | {"status": "running", "ended": None, "said": None}))
 
         def end(status: str, said: str) -> None:
-            done = {"status": status, "ended": _now(), "said": said[:MESSAGE]}
+            done = {"status": status, "ended": _now(), "said": printable(said)[:MESSAGE]}
             self._do((_STEP, row | done))
             self.flush()
 
@@ -151,7 +151,7 @@ class Recorder:
 
         threading.Thread(target=go_on, name="evidence", daemon=True).start()
 
-    def close(self, status: str, code: int = 0, error: str | None = None) -> None:
+    def close(self, status: str, code: int | None = 0, error: str | None = None) -> None:
         """Note how the command has ended."""
         if self._is_interrupted:
             return
@@ -170,7 +170,7 @@ class Recorder:
             return
         landed = (_LANDED, {"id": self._id, "landings": json.dumps(self._landings())})
         with suppress(psycopg2.Error, UserError), closing(self._session()) as connection:
-            self._write(connection, (landed, (_END, self._end("interrupted", 130, None))))
+            self._write(connection, (landed, (_END, self._end("interrupted", None, None))))
 
     def _do(self, *statements: tuple[str, dict[str, Any]]) -> None:
         """Run statements, in a new session where the last one was lost; give up in silence."""
@@ -186,7 +186,7 @@ class Recorder:
                     if self._connection is None:  # it was never there: no use to wait again
                         self._target = None
                     return
-                except psycopg2.Error:
+                except (psycopg2.Error, ValueError):
                     if not self._connection or not self._connection.closed:
                         return  # it is in use, or not ours to write
                 else:
@@ -226,8 +226,9 @@ class Recorder:
             "began": self._began,
         }
 
-    def _end(self, status: str, code: int, error: str | None) -> dict[str, Any]:
-        days = int(project()["vars"]["ops_keep_days"])
+    def _end(self, status: str, code: int | None, error: str | None) -> dict[str, Any]:
+        days = project()["vars"].get("ops_keep_days")
+        days = days if isinstance(days, int) and days >= 0 else None  # then nothing is deleted
         error = error and printable(error)[:MESSAGE]
         return {"id": self._id, "status": status, "code": code, "error": error, "days": days}
 

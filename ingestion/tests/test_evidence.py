@@ -238,9 +238,7 @@ def test_an_interrupted_load_says_so(site: Site, tmp_path: Path):
         site.wait_until_held(process)
         process.send_signal(signal.SIGTERM)
         outcome(process)
-    assert last(site, "status, exit_code is not null, ended_at is not null") == (
-        *("interrupted", True, True),
-    )
+    assert last(site, "status, ended_at is not null") == ("interrupted", True)
 
 
 def test_a_scheduler_may_give_the_id(site: Site):
@@ -304,10 +302,12 @@ def test_what_cannot_be_written_stops_nothing(site: Site, tmp_path: Path):
     finally:
         site.execute("alter table ops.aside rename to node_results")
     site.execute("alter schema ops rename to set_aside; create schema ops;"
-                 " create view ops.invocations as select 1 as something")  # fmt: skip
+                 " create table ops.steps (something_else integer)")  # fmt: skip
     try:
         site.dbt("run", "--select", "dim_genre")
         site.marquee("ingest", "brands")
+        site.dbt("build", "--select", "path:models/staging/ops", "ops_runs", "ops_freshness")
+        assert site.one("select count(*) from marts.ops_runs") == 0
     finally:
         site.execute("drop schema ops cascade; alter schema set_aside rename to ops")
 

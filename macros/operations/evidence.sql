@@ -47,7 +47,7 @@
     {%- endif -%}
     {%- set failed = results | selectattr("status", "in", ["error", "fail", "runtime error"])
         | list -%}
-    {%- set days = var("ops_keep_days") | int -%}
+    {%- set days = var("ops_keep_days") | int(-1) -%}
     {%- set steps = [
         invocation_sql("failed" if failed else "succeeded"),
         freshness_sql(results) if flags.WHICH == "freshness" else node_results_sql(results),
@@ -58,7 +58,7 @@
     {%- do steps.append(
         "delete from " ~ evidence_table("invocations") ~ " where status != 'running'"
         ~ " and coalesce(ended_at, started_at) < now() - " ~ days ~ " * interval '1 day';"
-    ) -%}
+    ) if days >= 0 -%}
     {%- do run_and_commit(whatever_happens(steps)) -%}
 {%- endmacro %}
 

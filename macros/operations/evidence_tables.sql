@@ -11,6 +11,7 @@ do $evidence$
 declare
     folder constant text := {{ sql_text(ops) }};
     path constant text := current_setting('search_path');
+    ours text;
 begin
     perform set_config('lock_timeout', '5s', true);
     -- of two that make them at once, one waits
@@ -19,6 +20,17 @@ begin
         execute format('create schema %I', folder);
     end if;
     perform set_config('search_path', quote_ident(folder), true);
+    select obj_description(oid, 'pg_class') into ours from pg_class
+    where relnamespace = to_regnamespace(quote_ident(folder)) and relname = 'invocations';
+    if coalesce(ours, '') not like 'Marquee: evidence of runs%' and exists (
+        select from pg_class
+        where relnamespace = to_regnamespace(quote_ident(folder)) and relname in (
+            'invocations', 'steps', 'landings', 'totals', 'node_results',
+            'freshness', 'table_sizes'
+        )
+    ) then
+        raise exception 'the schema % holds tables of somebody else', folder;
+    end if;
     create table if not exists invocations (
         invocation_id text primary key,
         run_id text not null,
