@@ -14,26 +14,20 @@ fresh database, in turns. A first round is not counted: in it Python compiles it
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.running import MARQUEE, Run, database, run
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.programs import program
 from ingestion.warehouse.target import Target
 
 WAYS = ("psql", "marquee", "its load", "again", "dlt")
-MARQUEE = [sys.executable, "-m", "ingestion"]
 TABLE = """
     create table payments (
         id bigint primary key,
@@ -57,14 +51,6 @@ ROWS = """
 """
 
 
-class Run(NamedTuple):
-    """Seconds of wall and of processor time of the command, and the peak of memory in MB."""
-
-    seconds: float
-    cpu: float
-    memory: float
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -76,7 +62,7 @@ def main() -> None:
         return
     server = load_target()
     runs: dict[str, list[Run]] = {name: [] for name in WAYS}
-    with _database(server, "bench_source") as source, tempfile.TemporaryDirectory() as folder:
+    with database(server, "bench_source") as source, tempfile.TemporaryDirectory() as folder:
         with closing(source.connect()) as connection, connection, connection.cursor() as cursor:
             cursor.execute(TABLE)
             cursor.execute(ROWS, (arguments.rows,))
@@ -97,7 +83,7 @@ def main() -> None:
 def _round(
     server: Target, source: Target, rows: int, folder: Path, runs: dict[str, list[Run]]
 ) -> None:
-    with _database(server, "bench_psql") as target:
+    with database(server, "bench_psql") as target:
         with closing(target.connect()) as connection, connection, connection.cursor() as cursor:
             cursor.execute(TABLE.replace(" primary key", ""))
         psql = program("psql")
@@ -105,18 +91,18 @@ def _round(
             f"'{psql}' '{source.url}' -qc 'copy payments to stdout'"
             f" | '{psql}' '{target.url}' -qc 'copy payments from stdin'"
         )
-        runs["psql"].append(_run(["sh", "-c", pipe], target, folder))
+        runs["psql"].append(run(["sh", "-c", pipe], target, folder))
         _check(target, "public.payments", rows)
     command = [*MARQUEE, "ingest", "database", source.url, "--table", "payments", "--name", "bench"]
-    with _database(server, "bench_marquee") as target:
+    with database(server, "bench_marquee") as target:
         for name in ("marquee", "again"):
-            runs[name].append(_run(command, target, folder))
+            runs[name].append(run(command, target, folder))
             _check(target, "raw_bench.payments", rows)
             if name == "marquee":
                 runs["its load"].append(runs[name][-1]._replace(seconds=_seconds_of_load(target)))
-    with _database(server, "bench_dlt") as target:
+    with database(server, "bench_dlt") as target:
         this = [sys.executable, __file__, "--dlt", source.url]
-        runs["dlt"].append(_run(this, target, folder))
+        runs["dlt"].append(run(this, target, folder))
         _check(target, "raw_bench.payments", rows)
 
 
@@ -146,32 +132,6 @@ def _seconds_of_load(target: Target) -> float:
     with closing(target.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("select seconds from raw_bench._ingest_tables")
         return cursor.fetchone()[0]
-
-
-def _run(command: list[str], target: Target, folder: Path) -> Run:
-    environment = {
-        **{name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        **target.libpq_env(),
-        "DLT_DATA_DIR": str(folder),
-        "RUNTIME__DLTHUB_TELEMETRY": "false",
-    }
-    began = time.monotonic()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command[1:3])} failed: {process.returncode}.")
-    return Run(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-
-
-@contextmanager
-def _database(server: Target, name: str) -> Iterator[Target]:
-    with closing(server.connect()) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"drop database if exists {name} with (force)")
-            cursor.execute(f"create database {name} template template0 encoding utf8")
-    yield replace(server, dbname=name)
 
 
 if __name__ == "__main__":

@@ -24,20 +24,19 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.running import MARQUEE, Run, database, execute, run
 from ingestion.pipeline import working_dir
 from ingestion.sources.transactions.settings import FIELDS
 from ingestion.warehouse.access import load_target
@@ -47,7 +46,6 @@ from ingestion.warehouse.target import Target
 
 CODE = Path(__file__).resolve().parent.parent
 SEED = 42
-MARQUEE = [sys.executable, "-m", "ingestion"]
 LAND = [*MARQUEE, "ingest", "transactions"]
 MODEL = "bench_model"  # database with the tables that COPY fills
 MAPPING = """\
@@ -85,14 +83,6 @@ SLOW = ("dlt", "pandas")
 MANY = 2_000_000  # rows from which on the slow ways run once
 PANDAS_SHARE = 10
 SQLALCHEMY = Path(sys.executable).parent.parent / "pandas"
-
-
-class Run(NamedTuple):
-    """One run: wall time and processor time in seconds, peak resident memory in bytes."""
-
-    seconds: float
-    memory: int
-    cpu: float
 
 
 @dataclass
@@ -148,12 +138,12 @@ def benchmark(folder: Path, arguments: argparse.Namespace) -> None:
     for turn in range(repeats):
         for name, way in ways.items():
             if turn == 0 or rows < MANY or name not in SLOW:
-                with _database(server, way.template) as target:
+                with database(server, "bench_run", way.template) as target:
                     way.runs.append(_run(way.command(target), target, folder, way.code))
                     _check(target, way, name)
-                run = way.runs[-1]
+                last = way.runs[-1]
                 print(
-                    f"{name}: {run.seconds:.1f} s, CPU {run.cpu:.1f} s, {run.memory / 1e6:.0f} MB",
+                    f"{name}: {last.seconds:.1f} s, CPU {last.cpu:.1f} s, {last.memory:.0f} MB",
                     file=sys.stderr,
                 )
     _print(ways, rows, rows - landed)
@@ -203,11 +193,11 @@ def _make_model(server: Target, made: Path, folder: Path) -> None:
     few = folder / "few.jsonl"
     with made.open("rb") as file:
         few.write_bytes(b"".join(line for line, _ in zip(file, range(1_000), strict=False)))
-    _execute(server, f"create database {MODEL} template template0")
+    execute(server, f"create database {MODEL} template template0")
     target = replace(server, dbname=MODEL)
     _run([*LAND, str(few)], target, folder)
     ten = ", ".join(FIELDS)
-    _execute(
+    execute(
         target,
         "create schema bench",
         "create table bench.copy (like raw_transactions.transactions including all)",
@@ -223,7 +213,7 @@ def _others_files(server: Target, made: Path, folder: Path, landing: Path) -> in
     Returns:
         How many rows that is.
     """
-    with _database(server, "template0") as target:
+    with database(server, "bench_run") as target:
         _run([*LAND, str(made)], target, folder)
         with closing(target.connect()) as connection, connection.cursor() as cursor:
             for name, columns in (("copy", "*"), ("copy10", ", ".join(FIELDS))):
@@ -245,35 +235,15 @@ def _others_files(server: Target, made: Path, folder: Path, landing: Path) -> in
 
 
 def _run(command: list[str], target: Target, folder: Path, code: Path = CODE) -> Run:
-    """Run a command of a checkout to its end, with a folder of its own for what it keeps.
-
-    Linux counts a process's memory from its parent's at the time of the fork: about 40 MB here.
-    """
-    _execute(target, "checkpoint")
+    """Run a command of a checkout, and count what the server did for it."""
+    execute(target, "checkpoint")
     shutil.rmtree(working_dir(target), ignore_errors=True)  # of the run before
     state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
-    env = os.environ | target.libpq_env() | {"BENCH_STATE": str(state)}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile hundreds of modules
     served = _server_cpu(target)
-    started = time.monotonic()
-    with (state / "output").open("w+") as output:
-        process = subprocess.Popen(
-            command,
-            env=env,
-            stdout=output,
-            stderr=output,
-            # dlt looks for settings where it stands: the others run without the project's
-            cwd=code if "ingestion" in command else state,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - started
-        if process.returncode:
-            output.seek(0)
-            sys.exit(f"{' '.join(command[:3])} failed:\n{output.read()[-2000:]}")
+    # dlt looks for settings where it stands: the others run without the project's
+    done = run(command, target, state, code if "ingestion" in command else state)
     shutil.rmtree(state)
-    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Run(seconds, memory, usage.ru_utime + usage.ru_stime + _server_cpu(target) - served)
+    return done._replace(cpu=done.cpu + _server_cpu(target) - served)
 
 
 def _server_cpu(target: Target) -> float:
@@ -287,22 +257,6 @@ def _server_cpu(target: Target) -> float:
             time.sleep(0.05)
     times = psutil.Process(Server().pid).cpu_times()  # of the throw-away server: see `scratch`
     return times.children_user + times.children_system
-
-
-@contextmanager
-def _database(server: Target, template: str) -> Iterator[Target]:
-    _execute(server, f"create database bench_run template {template} strategy file_copy")
-    try:
-        yield replace(server, dbname="bench_run")
-    finally:
-        _execute(server, "drop database bench_run with (force)")
-
-
-def _execute(target: Target, *statements: str) -> None:
-    with closing(target.connect()) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        for statement in statements:
-            cursor.execute(statement)
 
 
 def _check(target: Target, way: Way, name: str) -> None:
@@ -323,7 +277,7 @@ def _print(ways: dict[str, Way], lines: int, rejected: int) -> None:
     print(f"| {'way':<52} | runs | seconds |    rows/s | of COPY | CPU, s | memory, MB |")
     print(f"|{'-' * 54}|-----:|--------:|----------:|--------:|-------:|-----------:|")
     for way in ways.values():
-        memory = statistics.median(run.memory for run in way.runs) / 1e6
+        memory = statistics.median(run.memory for run in way.runs)
         rate = _rate(way)
         ratio = f"{rate / _rate(limit):.3f}" if limit else ""
         seconds = rows / rate  # scaled where a way has landed a part of the rows

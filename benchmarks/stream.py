@@ -34,21 +34,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import closing, suppress
 from math import nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pytest
 
+from benchmarks.running import MARQUEE, Run, database, run
 from ingestion.tests.brokers import ApacheKafka, Broker, copy_jars
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.target import Target
 
-MARQUEE = [sys.executable, "-m", "ingestion"]
 TENTH = 10
 PARTITIONS = 3
 WARM_UP = 20  # seconds that do not count: dbt starts, and is told of all models
@@ -98,14 +97,6 @@ insert.mode=insert
 schema.evolution=basic
 batch.size=10000
 """
-
-
-class Run(NamedTuple):
-    """Seconds of wall and of processor time, and the peak of memory in MB."""
-
-    seconds: float
-    cpu: float
-    memory: float
 
 
 def main() -> None:
@@ -159,24 +150,24 @@ def _throughput(broker: Broker, folder: Path, rows: int) -> None:
     )
     limit = 0.0
     for name, (share, command) in ways.items():
-        with _database(server, f"bench_{name}") as target:
-            run = _run(command, target)
+        with database(server, f"bench_{name}") as target:
+            done = run(command, target, folder)
             if name == "marquee":
                 _check(target, rows)
-        limit = limit or run.cpu * share
-        _print(name, run, rows, share, limit)
+        limit = limit or done.cpu * share
+        _print(name, done, rows, share, limit)
     if isinstance(broker, ApacheKafka):
         sent = _produce_with_schema(broker, made)
-        with _database(server, "bench_debezium") as target:
-            run = _run_connect(broker, folder, target, sent)
-            _print("debezium", run, rows, rows / sent, limit)
+        with database(server, "bench_debezium") as target:
+            done = _run_connect(broker, folder, target, sent)
+            _print("debezium", done, rows, rows / sent, limit)
 
 
-def _print(name: str, run: Run, rows: int, share: float, limit: float) -> None:
-    cpu, seconds = run.cpu * share, run.seconds * share
+def _print(name: str, done: Run, rows: int, share: float, limit: float) -> None:
+    cpu, seconds = done.cpu * share, done.seconds * share
     print(
         f"{name:<10} {seconds:>9.1f} {cpu:>9.1f} {rows / seconds:>12,.0f}"
-        f" {limit / cpu:>11.3f} {run.memory:>6.0f}"
+        f" {limit / cpu:>11.3f} {done.memory:>6.0f}"
     )
 
 
@@ -386,30 +377,6 @@ def _land_with_dlt(url: str, rows: int) -> None:
             pipelines_dir=folder,
         )
         pipeline.run(messages())
-
-
-def _run(command: list[str], target: Target) -> Run:
-    began = time.monotonic()
-    with subprocess.Popen(
-        command, env=os.environ | target.libpq_env(), stdout=subprocess.DEVNULL
-    ) as child:
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"{' '.join(command)} ended with {child.returncode}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return Run(time.monotonic() - began, cpu, usage.ru_maxrss / 1024)
-
-
-@contextmanager
-def _database(server: Target, name: str) -> Iterator[Target]:
-    with closing(server.connect()) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f"create database {name} template template0")
-        try:
-            yield replace(server, dbname=name)
-        finally:
-            cursor.execute(f"drop database {name} with (force)")
 
 
 def _check(target: Target, rows: int) -> None:
