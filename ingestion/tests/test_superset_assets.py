@@ -197,7 +197,7 @@ def test_datasets_carry_the_descriptions_of_dbt(manifest):
     files = bundle(read(), manifest, "marts", URI)
     models = mart_models(manifest)
     datasets = [yaml.safe_load(t) for path, t in files.items() if path.startswith("datasets/")]
-    assert len(datasets) == 10
+    assert len(datasets) == 16
     for dataset in datasets:
         columns = {column["column_name"]: column for column in dataset["columns"]}
         for name, column in models[dataset["table_name"]]["columns"].items():

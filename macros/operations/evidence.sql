@@ -261,10 +261,11 @@
 
 {#
     SQL of all rows of a table of evidence, or of none where nothing writes any:
-    on another engine, or with a login that may not.
+    on another engine, or with a login that may not. With --no-introspect nobody
+    can ask.
 #}
 {% macro evidence_of(relation) -%}
-    {%- if not execute or evidence_is_there() -%}
+    {%- if not execute or flags.INTROSPECT is sameas false or evidence_is_there() -%}
         select * from {{ relation }}
     {%- else -%}
         {%- set source_id = "source." ~ project_name ~ "." ~ model.sources[0] | join(".") -%}
