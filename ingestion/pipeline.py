@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,8 +109,29 @@ def one_at_a_time(source: str, target: Target) -> Iterator[None]:
         refuse_unfit(connection, target)
         _lock(connection, source, target)
         yield
+        _analyze_new_tables(connection, source)
     finally:
         connection.close()
+
+
+def _analyze_new_tables(connection: Any, source: str) -> None:
+    """Tell the planner of tables that it has never looked at: a build may come before autovacuum.
+
+    Without that it takes any of them for a thousand rows. A load does not fail for it.
+    """
+    import psycopg2
+
+    new = (
+        "select relname from pg_class where relnamespace = to_regnamespace(%s)"
+        " and relkind = 'r' and pg_relation_size(oid) > 0 and not exists"
+        " (select from pg_stats where schemaname = %s and tablename = relname)"
+    )
+    with suppress(psycopg2.Error), connection.cursor() as cursor:
+        schema = f"raw_{source}"
+        cursor.execute(new, (sql.Identifier(schema).as_string(connection), schema))
+        for (table,) in cursor.fetchall():
+            cursor.execute(sql.SQL("analyze {}").format(sql.Identifier(schema, table)))
+        connection.commit()
 
 
 def _lock(connection: Any, source: str, target: Target) -> None:

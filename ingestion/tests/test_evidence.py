@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -131,17 +132,19 @@ def test_every_node_has_a_result_and_somebody_who_answers_for_it(built: Built):
     assert built.one("select count(distinct source_name) from ops.freshness") == 3
 
 
-def test_a_command_that_documents_leaves_the_builds_results(built: Built, monkeypatch):
+def test_a_command_that_documents_leaves_the_builds_results(built: Built, monkeypatch, tmp_path):
     from ingestion import dbt_runner
 
-    for name, value in built.environment.items():
+    artifacts = tmp_path / "target"  # of its own: other tests read those of the warehouse
+    shutil.copytree(built.target_path, artifacts)
+    for name, value in (built.environment | {"DBT_TARGET_PATH": str(artifacts)}).items():
         monkeypatch.setenv(name, value)
-    before = (built.target_path / "run_results.json").read_bytes()
+    before = (artifacts / "run_results.json").read_bytes()
     target = replace(built.target, name="dev")
     dbt_runner.dbt("docs", target, "generate", "--select", "dim_genre", label="Documenting")
-    assert (built.target_path / "run_results.json").read_bytes() == before
+    assert (artifacts / "run_results.json").read_bytes() == before
     dbt_runner.dbt("run", target, "--select", "dim_genre", label="Building")
-    assert (built.target_path / "run_results.json").read_bytes() != before
+    assert (artifacts / "run_results.json").read_bytes() != before
 
 
 def test_a_failed_test_and_a_broken_model_are_there_with_the_reason(site: Site):

@@ -16,6 +16,17 @@ def test_the_run_says_what_it_did(built):
     assert built.password not in said
 
 
+def test_a_first_load_tells_the_planner_of_its_tables(built):
+    # or a build that follows at once may take minutes
+    analyzed = built.rows(
+        "select schemaname || '.' || relname from pg_stat_user_tables"
+        " where schemaname like 'raw%' and last_analyze is not null"
+    )
+    names = ("tmdb.movies", "tmdb.movies__genres", "brands.brand_releases")
+    names += ("transactions.transactions", "transactions.rejects")
+    assert {f"raw_{name}" for name in names} <= {name for (name,) in analyzed}
+
+
 def test_marts_hold_the_sample(built):
     assert built.one("select count(*) from marts.dim_movie where not is_unknown") >= 500
     assert built.one("select count(*) from marts.dim_brand where index_rank is not null") == 45

@@ -450,7 +450,7 @@ def test_numbers_on_the_screen_are_those_of_the_marts(opened, place: Place):
         "operations": {
             "Last run, seconds": "select duration_seconds from marts.ops_runs"
             " where command_name = 'run' order by started_at desc limit 1",
-            "Failures": "select count(*) from marts.ops_node_results"
+            "Failed nodes": "select count(*) from marts.ops_node_results"
             " where is_latest_build and is_failure",
             "Stale tables": "select count(*) from marts.ops_freshness"
             " where freshness_status <> 'pass'",
