@@ -6,6 +6,7 @@ READY := .venv/.ready
 SUPERSET := .venv-superset
 LINEAGE := .venv-lineage
 BOUNCER := .venv-bouncer
+AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
@@ -31,11 +32,12 @@ moved = $(shell [ ! -e $(1)/.ready ] || [ "$$(cat $(1)/.ready)" = "$(CURDIR)" ] 
   { [ ! -s $(1)/.ready ] && grep -qsF "$(CURDIR)/$(1)/bin/" $(1)/bin/$(2) ; } || echo moved)
 venv_moved := $(call moved,.venv,marquee)
 superset_moved := $(call moved,$(SUPERSET),gunicorn)
+airflow_moved := $(call moved,$(AIRFLOW),airflow)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases stream
+  test-conventions test-kafka bench-stream test-databases stream airflow test-airflow
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,6 +146,23 @@ $(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(call install,$(SUPERSET),-r $<)
 	@echo '$(CURDIR)' > $@
 
+airflow: $(READY) $(AIRFLOW)/.ready  ## every night's run on a schedule, and its pages on localhost: PORT=8080
+	@$(BIN)/marquee airflow $(if $(PORT),--port $(PORT))
+
+test-airflow: $(READY) $(AIRFLOW)/.ready  ## run the DAG in Airflow itself: alerts, retries, backfill, and docs/images/airflow.png: CHROMIUM=
+	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
+	@MARQUEE_AIRFLOW=1 $(BIN)/pytest --quiet -rs --capture=no ingestion/tests/test_airflow.py
+
+$(AIRFLOW)/.ready: orchestration/requirements.txt $(if $(airflow_moved),anew)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Airflow needs Python 3.10 to 3.13; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Install one and run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(if $(airflow_moved),rm -rf $(AIRFLOW))
+	@echo "Installing Airflow into $(AIRFLOW)"
+	@$(call environment,$(AIRFLOW))
+	@$(call install,$(AIRFLOW),-r $<)
+	@echo '$(CURDIR)' > $@
+
 docs: $(READY)  ## serve the dbt docs site on localhost, and lineage by column below it
 	@$(MAKE) --no-print-directory $(LINEAGE)/.ready || echo "Lineage by column is left out."
 	@$(BIN)/dbt docs generate --quiet --static
@@ -193,4 +212,4 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(LINEAGE) $(BOUNCER) $(DATABASES) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

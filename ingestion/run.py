@@ -78,7 +78,19 @@ def run_all(target_name: str | None, note: dict[str, Any] | None = None) -> None
         _run_all(target_name, Steps(evidence, {} if note is None else note))
 
 
-def _run_all(target_name: str | None, steps: Steps) -> None:
+def prepare(target_name: str | None) -> None:
+    """The first steps of a run, for those who start the others by themselves.
+
+    Raises:
+        UserError: a step failed.
+    """
+    with recording("prepare") as evidence:
+        steps = Steps(evidence, {})
+        target = _prepare(target_name, steps)
+        bring_tables_forward(roles.acting_as("loader", target), steps)
+
+
+def _prepare(target_name: str | None, steps: Steps) -> Target:
     with steps.step("Start PostgreSQL") as said:
         target = access.ready(target_name)
         steps.evidence.open(target)
@@ -87,6 +99,11 @@ def _run_all(target_name: str | None, steps: Steps) -> None:
         said.append(target.place)
     with steps.step("Install dbt packages") as said:
         said.append(install_packages())
+    return target
+
+
+def _run_all(target_name: str | None, steps: Steps) -> None:
+    target = _prepare(target_name, steps)
     reports = land_everything(roles.acting_as("loader", target), steps)
     try:
         built = build(target, steps)
@@ -175,44 +192,59 @@ def write_docs(target: Target) -> list[str]:
         return [page, f"Lineage by column is missing: {error.message}"]
 
 
+def bring_tables_forward(target: Target, steps: Steps) -> None:
+    """Give raw tables of an earlier release the columns of this one."""
+    if added := raw_tables.bring_forward(target):
+        with steps.step("Raw tables") as said:
+            said.append(f"get the columns of this release: {', '.join(added)}")
+
+
 def land_everything(target: Target, steps: Steps) -> list[LoadReport]:
     """Land brands, transactions, films: in this order, as TMDB is asked for titles of brands.
 
     Where files of the user's own have landed, that part of the sample is left out.
     """
-    from ingestion.sources import brands, tmdb, transactions
+    from ingestion.sources import tmdb
 
-    lands: dict[str, tuple[Callable[[], LoadReport], str | None]] = {
-        "Land brands": (
-            lambda: brands.ingest_brands(None, target),
-            own_file(target, "brands", "brands"),
-        ),
-        "Land brand releases": (
-            lambda: brands.ingest_releases(None, target),
-            own_file(target, "brands", "brand_releases"),
-        ),
-        "Land transactions": (
-            lambda: transactions.ingest([sample_transactions()], target),
-            own_file(target, "transactions"),
-        ),
-        "Land TMDB films": (lambda: tmdb.ingest(target), None),
+    bring_tables_forward(target, steps)
+    lands: dict[str, Callable[[], LoadReport | str]] = {
+        "Land brands": lambda: land_sample("brands", target),
+        "Land brand releases": lambda: land_sample("releases", target),
+        "Land transactions": lambda: land_sample("transactions", target),
+        "Land TMDB films": lambda: tmdb.ingest(target),
     }
     reports = []
-    if added := raw_tables.bring_forward(target):
-        with steps.step("Raw tables") as said:
-            said.append(f"get the columns of this release: {', '.join(added)}")
-    for name, (land, own) in lands.items():
+    for name, land in lands.items():
         with steps.step(name) as said:
-            if own:
-                said.append(f"no sample, for {own} has landed")
-                continue
             report = land()
+            if isinstance(report, str):
+                said.append(report)
+                continue
             said.append(f"{sum(report.rows.values()):,} rows")
             if report.rejected:
                 said.append(f"{report.rejected:,} lines put aside in raw_{report.source}.rejects")
             said.extend(report.notes)
             reports.append(report)
     return reports
+
+
+def land_sample(part: str, target: Target) -> LoadReport | str:
+    """Land a part of the sample: brands, releases or transactions.
+
+    Returns:
+        What has landed; or why nothing did: files of the user's own are there.
+    """
+    from ingestion.sources import brands, transactions
+
+    lands: dict[str, tuple[Callable[[], LoadReport], str | None]] = {
+        "brands": (lambda: brands.ingest_brands(None, target), "brands"),
+        "releases": (lambda: brands.ingest_releases(None, target), "brand_releases"),
+        "transactions": (lambda: transactions.ingest([sample_transactions()], target), None),
+    }
+    land, kind = lands[part]
+    if own := own_file(target, "brands" if kind else "transactions", kind):
+        return f"no sample, for {own} has landed"
+    return land()
 
 
 def own_file(target: Target, source: str, kind: str | None = None) -> str | None:

@@ -7,25 +7,13 @@ version made as the superuser is handed over.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
-
-from psycopg2 import sql
 
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.target import Target
+from ingestion.warehouse.tool_database import ToolDatabase
 
-DATABASE = "superset"
-ROLE = "marquee_superset"
-
-MAKE_ROLE = f"""
-do $$
-begin
-    if not exists (select from pg_roles where rolname = '{ROLE}') then
-        create role {ROLE};
-    end if;
-end
-$$
-"""
+OWN = ToolDatabase("superset", "Superset")
+DATABASE, ROLE = OWN.name, OWN.role
 
 # Types of rows and arrays go with their table, sequences of columns, too; extensions stay.
 HAND_OVER = f"""
@@ -74,33 +62,7 @@ def make(embedded: Server) -> Target:
     Returns:
         How Superset logs in there.
     """
-    embedded.set_role_passwords({"superset": ROLE}, MAKE_ROLE)
-    database, role = sql.Identifier(DATABASE), sql.Identifier(ROLE)
-    with closing(embedded.connect()) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "select pg_get_userbyid(datdba) from pg_database where datname = %s", (DATABASE,)
-            )
-            owner = cursor.fetchone()
-            if owner and owner[0] != ROLE:
-                _hand_over(embedded)
-                give = "alter database {} owner to {}"
-                cursor.execute(sql.SQL(give).format(database, role))
-            elif not owner:
-                make_it = "create database {} owner {} template template0"
-                cursor.execute(sql.SQL(make_it).format(database, role))
-            cursor.execute(sql.SQL("revoke all on database {} from public").format(database))
-    return login(embedded)
-
-
-def login(embedded: Server) -> Target:
-    """How Superset logs in to its database.
-
-    Raises:
-        UserError: it has none yet.
-    """
-    return replace(embedded.login("superset"), dbname=DATABASE)
+    return OWN.make_embedded(embedded, _hand_over)
 
 
 def _hand_over(embedded: Server) -> None:

@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import psycopg2
-from psycopg2 import sql
-
 from bi.superset import database
 from bi.superset.assets import FOLDER, bundle, read, write
 from bi.superset.checks import problems
@@ -31,6 +28,7 @@ from bi.superset.database import DATABASE
 from ingestion.dbt_runner import target_path
 from ingestion.errors import UserError
 from ingestion.terminal import echo
+from ingestion.warehouse import tool_database
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR, STATE_DIR, write_private
 from ingestion.warehouse.state import is_embedded
@@ -180,7 +178,7 @@ class Superset:
         if is_embedded(self.target):
             database.make(Server())
         else:
-            self._make_database()
+            database.OWN.make(self.target)
         if self.state.get("secret_key"):
             return
         with closing(self.metadata.connect()) as connection, connection.cursor() as cursor:
@@ -193,30 +191,10 @@ class Superset:
                 )
         self._save(secret_key=secrets.token_urlsafe(48))
 
-    def _make_database(self) -> None:
-        """Make the database as the profile's login."""
-        with closing(self.target.connect()) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("select 1 from pg_database where datname = %s", (DATABASE,))
-                if cursor.fetchone():
-                    return
-                name = sql.Identifier(DATABASE)
-                try:
-                    cursor.execute(sql.SQL("create database {}").format(name))
-                except psycopg2.errors.InsufficientPrivilege as error:
-                    raise UserError(
-                        f"Superset needs a database '{DATABASE}', and {self.target.user} may not"
-                        f" make one.\nMake it: create database {DATABASE} owner {self.target.user}"
-                    ) from error
-                cursor.execute(sql.SQL("revoke all on database {} from public").format(name))
-
     @property
     def metadata(self) -> Target:
         """The database for what Superset knows."""
-        if is_embedded(self.target):
-            return database.login(Server())
-        return replace(self.target, dbname=DATABASE)
+        return database.OWN.login(self.target)
 
     def _refuse_before_set_up(self) -> None:
         if not self.state.get("imported"):
@@ -267,7 +245,7 @@ class Superset:
 
 def sqlalchemy_url(target: Target, settings: dict[str, str] | None = None) -> str:
     """The address as SQLAlchemy writes it, with settings of PostgreSQL for each connection."""
-    url = target.url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    url = tool_database.sqlalchemy_url(target)
     if not settings:
         return url
     options = " ".join(f"-c{name}={value}" for name, value in settings.items())

@@ -20,10 +20,11 @@ from ingestion.warehouse import identity, libpq, paths
 from ingestion.warehouse.paths import PROJECT_DIR
 
 LAZY = {  # command groups whose modules are imported only when they are called
+    "airflow": "airflow",
     "db": "db",
     "doctor": "doctor",
     "export": "export",
-    "generate": "ingest",
+    "generate": "generate",
     "ingest": "ingest",
     "lineage": "lineage",
     "metrics": "metrics",
@@ -45,7 +46,7 @@ class _Group(click.Group):
             try:
                 return getattr(import_module(f"ingestion.cli.{LAZY[name]}"), name)
             except ModuleNotFoundError as error:
-                if str(error.name).partition(".")[0] not in ("bi", "serving"):
+                if str(error.name).partition(".")[0] not in ("bi", "orchestration", "serving"):
                     raise
                 raise UserError(
                     "Marquee's environment was made for an earlier version.\nRenew it: make setup"
@@ -86,6 +87,18 @@ def run(target_name: str | None, *, as_json: bool) -> None:
 
     with documented() as note:
         run_all(target_name, note)
+
+
+@marquee.command()
+@target_option
+def prepare(target_name: str | None) -> None:
+    """Do the first steps of a run: start PostgreSQL, install dbt packages, renew raw tables.
+
+    For schedulers, which then start `marquee ingest` and `marquee dbt build` one by one.
+    """
+    from ingestion import run
+
+    run.prepare(target_name)
 
 
 @marquee.command()

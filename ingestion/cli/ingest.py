@@ -1,4 +1,4 @@
-"""``marquee ingest`` lands raw data with dlt; ``marquee generate`` makes some to try."""
+"""``marquee ingest`` lands raw data with dlt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ingestion import days as backfill
 from ingestion.cli.options import landing_target, loader_target, print_notes, target_option
 from ingestion.errors import UserError
 from ingestion.evidence.recorder import current, recorded
@@ -21,8 +22,6 @@ from ingestion.terminal import document, echo, printable
 if TYPE_CHECKING:
     from ingestion.pipeline import LoadReport
     from ingestion.sources.transactions.mapping.spec import Mapping
-
-ROWS, SEED = 100_000, 42  # of a made-up file
 
 
 @click.group()
@@ -50,6 +49,31 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
     from ingestion.sources import brands
 
     _print_report(brands.ingest_releases(file, loader_target(target_name)))
+
+
+@ingest.command("sample")
+@click.argument("part", type=click.Choice(["brands", "releases", "transactions"]))
+@target_option
+@recorded("ingest sample")
+def ingest_sample(part: str, target_name: str | None) -> None:
+    """Land a PART of the sample, unless files of your own have landed there."""
+    from ingestion.run import land_sample
+
+    report = land_sample(part, loader_target(target_name))
+    if isinstance(report, str):
+        echo(report)
+    else:
+        _print_report(report)
+
+
+def _days(command: Callable) -> Callable:
+    """The options of a backfill."""
+    for name, which in (("--until", "last"), ("--since", "first")):
+        option = click.option(
+            name, type=click.DateTime(["%Y-%m-%d"]), help=f"Of a backfill: the {which} day."
+        )
+        command = option(command)
+    return command
 
 
 @ingest.command("transactions")
@@ -85,6 +109,7 @@ def ingest_releases(file: Path | None, target_name: str | None) -> None:
     flag_value="",
     help="Write what --suggest prints, to FILE or to the file's name with .yml in this folder.",
 )
+@_days
 @target_option
 @recorded("ingest transactions")
 def ingest_transactions(
@@ -98,6 +123,8 @@ def ingest_transactions(
     follow: bool,
     offset_reset: str | None,
     build_every: float | None,
+    since: datetime | None,
+    until: datetime | None,
 ) -> None:
     """Land card transactions from PATHS.
 
@@ -111,17 +138,22 @@ def ingest_transactions(
     Columns may be called otherwise than in the contract: a mapping says what they are (see
     docs/your-data.md). One that is shipped is found by the columns; --suggest writes another.
 
+    With --since and --until a path has a day in it, as s3://bucket/dt=%Y-%m-%d/*.jsonl has: the
+    files of each of these days land. Without --until, up to today.
+
     Or one topic of Kafka, kafka://HOST[:PORT]/TOPIC: what is there lands, each message once;
     --follow goes on (see docs/streams.md).
     """
     from ingestion.sources import transactions
+    from ingestion.sources.transactions.inputs.days import files_of_days
     from ingestion.sources.transactions.inputs.files import find_files
     from ingestion.sources.transactions.mapping.choose import find_mapping
 
+    days = backfill.asked(_day(since), _day(until))
     topic = _topic(
         files,
         for_topics=follow or offset_reset is not None or build_every is not None,
-        for_files=suggest or replace or save is not None,
+        for_files=suggest or replace or save is not None or days is not None,
     )
     if topic:
         mapping = find_mapping(mapping_name) if mapping_name else None
@@ -134,7 +166,8 @@ def ingest_transactions(
             build_every=build_every,
         )
         return
-    found = find_files(files)  # before a server is started for nothing
+    # before a server is started for nothing
+    found = files_of_days(files, days) if days else find_files(files)
     if suggest or save is not None:
         from ingestion.sources.transactions.mapping import suggestion
 
@@ -145,6 +178,10 @@ def ingest_transactions(
     _print_report(
         transactions.ingest(found, loader_target(target_name), replace=replace, mapping=mapping)
     )
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment and moment.date()
 
 
 def _topic(paths: tuple[str, ...], *, for_topics: bool, for_files: bool) -> str | None:
@@ -165,8 +202,8 @@ def _topic(paths: tuple[str, ...], *, for_topics: bool, for_files: bool) -> str 
         raise UserError("A topic is landed by itself.\nGive the others to a run of their own.")
     if topics and for_files:
         raise UserError(
-            "--suggest, --save and --replace are for files.\nTo see what messages look like, put"
-            " some into a file first."
+            "--suggest, --save, --replace, --since and --until are for files.\nTo see what messages"
+            " look like, put some into a file first."
         )
     return topics[0] if topics else None
 
@@ -236,8 +273,8 @@ def ingest_tmdb(
     _print_report(
         tmdb.ingest(
             loader_target(target_name),
-            since=since and since.date(),
-            until=until and until.date(),
+            since=_day(since),
+            until=_day(until),
             max_movies=max_movies,
         )
     )
@@ -256,6 +293,7 @@ def ingest_tmdb(
 @click.option("--text", metavar="COLUMN", multiple=True, help="Land this column as text.")
 @click.option("--canonical", is_flag=True, help="MongoDB: numbers in documents keep their types.")
 @click.option("--exclude", metavar="COLUMN", multiple=True, help="Leave this column out.")
+@_days
 @target_option
 @recorded("ingest database")
 def ingest_database(
@@ -265,6 +303,8 @@ def ingest_database(
     tables: tuple[str, ...],
     name: str,
     schema: str | None,
+    since: datetime | None,
+    until: datetime | None,
     **options: Any,
 ) -> None:
     """Land tables of a database as they are.
@@ -272,7 +312,8 @@ def ingest_database(
     URL is one of SQLAlchemy's, such as mysql://, mariadb:// or postgresql://USER:PASSWORD@HOST/DB.
     NAME is a database below [sources.databases.NAME] in .dlt/secrets.toml and .dlt/config.toml,
     which lists its tables (see docs/databases.md). Without --cursor a table lands in full, in place
-    of what landed before.
+    of what landed before. With --since and --until rows land whose --cursor, a date or a time, is
+    of these days; the next run without goes on as if this one had not been.
     """
     from ingestion.databases.asked import Asked, TableAsked
     from ingestion.sources import databases
@@ -283,91 +324,31 @@ def ingest_database(
     else:
         asked = databases.configured(database)
         asked = replace(asked, tables=chosen or asked.tables, schema=schema or asked.schema)
+    if days := backfill.asked(_day(since), _day(until)):
+        asked = replace(asked, tables=tuple(replace(table, days=days) for table in asked.tables))
     _print_report(databases.ingest(asked, lambda source: landing_target(source, target_name)))
 
 
 @ingest.command("rest")
 @click.argument("name")
+@_days
 @target_option
 @recorded("ingest rest")
-def ingest_rest(name: str, target_name: str | None) -> None:
+def ingest_rest(
+    name: str, target_name: str | None, since: datetime | None, until: datetime | None
+) -> None:
     """Land the resources of a JSON API.
 
     NAME is an API below [sources.rest.NAME] in .dlt/config.toml, its secrets in .dlt/secrets.toml
-    (see docs/databases.md).
+    (see docs/databases.md). With --since and --until resources whose cursor is a time are read for
+    these days; the next run without goes on as if this one had not been.
     """
     from ingestion.sources import rest
 
-    settings = rest.configured(name)
-    _print_report(rest.ingest(settings, lambda source: landing_target(source, target_name)))
-
-
-@click.group()
-def generate() -> None:
-    """Generate sample data."""
-
-
-@generate.command("transactions")
-@click.option(
-    "--rows",
-    type=click.IntRange(min=1),
-    help="Lines; 100,000 unless given, with --rate no end unless given.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    help="The same seed gives the same lines; 42 unless given, with --rate a new one.",
-)
-@click.option("--out", metavar="FILE", help="JSONL file to write as a whole, on this disk.")
-@click.option(
-    "--to",
-    metavar="FILE|-|kafka://HOST[:PORT]/TOPIC",
-    help="Where to send lines: a file that grows, standard output, or a topic.",
-)
-@click.option(
-    "--rate",
-    type=click.FloatRange(min=0, min_open=True, max=1_000_000),
-    help="Lines a second, whose events happen as they are sent. Ctrl-C ends it.",
-)
-@click.option(
-    "--start",
-    type=click.DateTime(),
-    help="With --rate, event time of the first line, UTC; now unless given.",
-)
-def generate_transactions(
-    rows: int | None,
-    seed: int | None,
-    out: str | None,
-    to: str | None,
-    *,
-    rate: float | None,
-    start: datetime | None,
-) -> None:
-    """Make up card transactions as JSONL: some are late, repeated, changed or broken.
-
-    --out writes a file, whole or not at all. --to sends lines, at a --rate or as fast as they are
-    taken. Settings of Kafka are in [sources.transactions.kafka] of dlt's files, see
-    docs/streams.md.
-    """
-    if (out is None) == (to is None):
-        raise click.UsageError("Give --out FILE for a file, or --to for a stream.")
-    if out is not None:
-        if rate or start:
-            raise click.UsageError("--rate and --start go with --to.")
-        from ingestion.sample import transactions
-
-        rows, seed = rows or ROWS, SEED if seed is None else seed
-        for kind, count in transactions.generate(rows, seed, out).items():
-            echo(f"{kind:<28} {count:>12,}")
-        return
-    if start and not rate:
-        raise click.UsageError("--start goes with --rate.")
-    from ingestion.sample.send import send
-
-    if rate is None:
-        rows, seed = rows or ROWS, SEED if seed is None else seed
-    start = start and start.replace(tzinfo=timezone.utc)
-    send(str(to), rows, seed, rate=rate, start=start)
+    settings, days = rest.configured(name), backfill.asked(_day(since), _day(until))
+    _print_report(
+        rest.ingest(settings, lambda source: landing_target(source, target_name), days=days)
+    )
 
 
 def _print_report(report: LoadReport) -> None:

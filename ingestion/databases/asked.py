@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ingestion.days import Days
 from ingestion.errors import UserError
 
 CHUNK_ROWS = 50_000  # that SQLAlchemy reads at a time
@@ -23,6 +24,7 @@ class TableAsked:
         mark_deletes: compare keys, and mark rows that are gone.
         text, exclude: columns that land as text, or not at all.
         canonical: numbers of MongoDB's documents keep their types.
+        days: only rows whose cursor is of these days.
     """
 
     name: str
@@ -32,6 +34,14 @@ class TableAsked:
     text: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     canonical: bool = False
+    days: Days | None = None
+
+    def __post_init__(self) -> None:
+        if self.days and not self.cursor:
+            raise UserError(
+                f"{self.name} has no cursor, so --since and --until choose nothing.\n"
+                "Give one that is a date or a time, --cursor COLUMN, or leave these options out."
+            )
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,16 @@ def reading_of(table: Table, dialect: str, last: str | None) -> Reading:
             f"{table.asked.name}.{cursor} is no cursor, as it {what}.\n"
             "Name a column that only grows: a time of change, or a number."
         )
-    if last is not None:
-        source = table.reflected.columns[cursor]
+    source = table.reflected.columns[cursor]
+    if (days := table.asked.days) is not None:
+        if column.kind not in ("date", "timestamp"):
+            raise UserError(
+                f"{table.asked.name}.{cursor} is {column.kind}, so no row of it is of a day.\n"
+                "Leave out --since and --until, or name a cursor that is a date or a time."
+            )
+        ends = [_literal(column, source, day.isoformat(), dialect) for day in days.ends]
+        reading.where = sa.and_(source >= ends[0], source < ends[1])
+    elif last is not None:
         reading.where = sa.or_(source >= _literal(column, source, last, dialect), source.is_(None))
     return reading
 

@@ -143,7 +143,11 @@ class Collection:
 
     def reading(self, last: str | None) -> Reading:
         reading = Reading(self.columns, written=_written)
-        if self.asked.cursor and last is not None:
+        if self.asked.days:
+            first, end = (datetime(d.year, d.month, d.day) for d in self.asked.days.ends)
+            # other types than times are never between them
+            reading.where = {self.asked.cursor: {"$gte": first, "$lt": end}}
+        elif self.asked.cursor and last is not None:
             reading.where = since(self.asked.cursor, json_util.loads(last, json_options=WITH_TYPES))
         return reading
 

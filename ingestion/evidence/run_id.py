@@ -9,7 +9,7 @@ import uuid
 from ingestion.errors import UserError
 
 VARIABLE = "MARQUEE_RUN_ID"  # a scheduler may set it, so that several commands are one run
-_VALID = re.compile(r"[\w.:+@/-]{1,250}")
+_VALID = re.compile(r"[\w.:+@/~-]{1,250}")
 
 
 def settle() -> str:
@@ -23,7 +23,7 @@ def settle() -> str:
         os.environ[VARIABLE] = str(uuid.uuid4())
     elif not _VALID.fullmatch(given):
         raise UserError(
-            f"{VARIABLE} is no id of a run: up to 250 letters, digits and . : + @ / _ -\n"
+            f"{VARIABLE} is no id of a run: up to 250 letters, digits and . : + @ / ~ _ -\n"
             "Set another one, or unset it."
         )
     return os.environ[VARIABLE]

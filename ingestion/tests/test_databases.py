@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ pytest.importorskip("sqlalchemy", reason="make test-databases installs it")
 
 from ingestion.databases.asked import Asked, TableAsked
 from ingestion.databases.connecting import place_of, safe
+from ingestion.days import Days
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import databases
@@ -113,6 +115,36 @@ def test_only_rows_at_or_after_the_last_value_are_read_and_merged(site: Site) ->
     assert site.land(BY_CHANGE).rows == {"orders": 4}  # 2, 4, 5, and 3, which has no value
     assert site.rows(NOTES) == [(1, "one"), (2, "ZWEI"), (3, "three"), (4, "late"), (5, "five")]
     assert site.rows(LAST)[0][1] == "2024-01-03 00:00:00.000001+00:00"
+
+
+def test_a_backfill_reads_some_days_and_leaves_the_cursor_where_it_is(site: Site) -> None:
+    two_days = replace(BY_CHANGE, days=Days(date(2024, 1, 1), date(2024, 1, 2)))
+    site.land(BY_CHANGE)
+    site.change(
+        "update orders set note = 'changed without its cursor' where id = 1;"
+        "insert into orders values (4, 'last moment', '2024-01-02 23:59:59.999+00'),"
+        " (5, 'too late', '2024-01-03 00:00+00')"
+    )
+    assert site.land(two_days).rows == {"orders": 3}
+    told = "changed without its cursor"
+    assert site.rows(NOTES) == [(1, told), (2, "two"), (3, "three"), (4, "last moment")]
+    assert site.rows(LAST)[0][1] == "2024-01-02 00:00:00+00:00"
+    assert site.land(BY_CHANGE).rows == {"orders": 4}  # 2 and 4 again, 3 as ever, and 5
+
+
+def test_a_backfill_before_the_first_load_hides_nothing_from_it(site: Site) -> None:
+    assert site.land(replace(BY_CHANGE, days=Days(date(2024, 1, 2), date(2024, 1, 2)))).rows == {
+        "orders": 1
+    }
+    assert site.land(BY_CHANGE).rows == {"orders": 3}
+
+
+def test_a_backfill_of_what_has_no_days_is_refused(site: Site) -> None:
+    day = Days(date(2024, 1, 1), date(2024, 1, 1))
+    with pytest.raises(UserError, match="orders has no cursor"):
+        TableAsked("orders", days=day)
+    with pytest.raises(UserError, match=r"orders\.id is bigint, so no row of it is of a day"):
+        site.land(TableAsked("orders", cursor="id", days=day))
 
 
 def test_rows_without_a_cursor_value_are_read_each_time_and_lose_nothing(site: Site) -> None:

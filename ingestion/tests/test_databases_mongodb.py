@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from pymongo.errors import PyMongoError
 from ingestion.databases import mongodb
 from ingestion.databases.asked import Asked, TableAsked
 from ingestion.databases.reading import Reading
+from ingestion.days import Days
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import databases
@@ -192,6 +193,23 @@ def test_only_documents_at_or_after_the_last_value_are_merged(site: Site) -> Non
             "$numberLong": str(int(datetime(2024, 1, 3, tzinfo=timezone.utc).timestamp()) * 1000)
         }
     }
+
+
+def test_a_backfill_reads_some_days_and_leaves_the_cursor_where_it_is(site: Site) -> None:
+    asked = TableAsked("orders", cursor="at")
+    site.shop.orders.insert_many(
+        [{"_id": n, "at": datetime(2024, 1, n), "v": 1} for n in (1, 2, 3)]
+        + [{"_id": 8, "at": None, "v": 1}, {"_id": 9, "v": 1}, {"_id": 7, "at": "2024", "v": 1}]
+    )
+    site.land(asked)
+    last = "select cursor_value from _ingest_tables order by finished_at desc limit 1"
+    before = site.rows(last)
+    site.shop.orders.update_many({}, {"$set": {"v": 2}})
+    days = Days(date(2024, 1, 1), date(2024, 1, 2))
+    assert site.land(replace(asked, days=days)).rows == {"orders": 2}
+    changed = "select document ->> '_id' from orders where document ->> 'v' = '2' order by 1"
+    assert site.rows(changed) == [("1",), ("2",)]
+    assert site.rows(last) == before
 
 
 def test_an_empty_collection_and_one_that_is_not_there(site: Site) -> None:

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,9 +29,11 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
+from ingestion.days import Days
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import transactions
+from ingestion.sources.transactions.inputs.days import files_of_days
 from ingestion.sources.transactions.inputs.files import STDIN, Inbox, find_files
 from ingestion.tests.built import Built
 from ingestion.tests.conftest import unused_port
@@ -131,6 +134,17 @@ def bucket(s3_server: str, aws) -> SimpleNamespace:
         put=lambda key, content: store.pipe(f"{name}/{key}", content),
         delete=lambda key: store.rm(f"{name}/{key}"),
     )
+
+
+@pytest.mark.parametrize("end", ["*.jsonl", "a.jsonl", ""])
+def test_the_objects_of_some_days(land, query, bucket, end):
+    for day in (1, 3, 4):
+        bucket.put(f"in/dt=2026-01-0{day}/a.jsonl", jsonl(day))
+    days = Days(date(2026, 1, 1), date(2026, 1, 3))
+    found = files_of_days([f"{bucket.url}/in/dt=%Y-%m-%d/{end}"], days)
+    assert [note for note in found.notes if "dt=2026-01-02" in note] == found.notes != []
+    land(*found)
+    assert [user for user, _, _ in query(USERS)] == [1, 3]
 
 
 def test_an_object_a_prefix_and_a_glob(land, query, bucket):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,6 +18,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
+from ingestion.days import Days
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, make_pipeline
 from ingestion.sources import rest
@@ -155,7 +157,12 @@ class Site:
     monkeypatch: pytest.MonkeyPatch
 
     def land(
-        self, more: str = "", token: str = TOKEN, resource: str = "orders", limits: str = ""
+        self,
+        more: str = "",
+        token: str = TOKEN,
+        resource: str = "orders",
+        limits: str = "",
+        days: Days | None = None,
     ) -> LoadReport:
         place = self.folder / ".dlt"
         place.mkdir(exist_ok=True)
@@ -169,7 +176,7 @@ class Site:
         pipeline = make_pipeline(
             "sensors", self.warehouse, self.folder / "dlt", replace_strategy="insert-from-staging"
         )
-        return rest.ingest(rest.configured("sensors"), self.warehouse, pipeline)
+        return rest.ingest(rest.configured("sensors"), self.warehouse, pipeline, days=days)
 
     def rows(self, query: str) -> list[tuple]:
         with closing(self.warehouse.connect()) as connection, connection.cursor() as cursor:
@@ -212,6 +219,29 @@ def test_later_runs_ask_from_the_cursor_on(site: Site) -> None:
     assert site.rows(
         "select mode, cursor_column, cursor_value from _ingest_tables order by finished_at"
     ) == [("incremental", "at", "2024-01-07"), ("incremental", "at", "2024-01-08")]
+
+
+def test_a_backfill_reads_some_days_and_leaves_the_cursor_where_it_is(site: Site) -> None:
+    site.land(SINCE)
+    with closing(site.warehouse.connect()) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("delete from raw_sensors.orders where at >= '2024-01-02'")
+    days = Days(date(2024, 1, 2), date(2024, 1, 3))
+    assert site.land(SINCE, days=days).rows["orders"] == 2
+    assert site.land(SINCE, days=days).rows["orders"] == 2  # merged by key
+    assert [at for (at,) in site.rows("select at from orders order by at")] == [
+        *("2024-01-01", "2024-01-02", "2024-01-03")
+    ]
+    site.api.rows.append({"id": 8, "at": "2024-01-08", "lines": []})
+    site.land(SINCE)
+    assert "since=2024-01-07" in site.api.asked[-1][0]
+
+
+def test_a_backfill_of_what_has_no_days_is_refused(site: Site) -> None:
+    days = Days(date(2024, 1, 2), date(2024, 1, 3))
+    for more in ("", SINCE.replace('"2024-01-01"', "7")):
+        with pytest.raises(UserError, match="No resource of sensors can be read by days"):
+            site.land(more, days=days)
+    assert site.api.asked == []
 
 
 def test_it_waits_as_it_is_told_and_tries_again(site: Site) -> None:

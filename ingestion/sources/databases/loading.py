@@ -104,7 +104,10 @@ class Loading:
             "incremental" if table.asked.cursor else "full",
             table.key,
             table.asked.cursor,
-            last if reading.highest is None else reading.written(reading.highest),
+            # a backfill leaves the cursor where it is
+            last
+            if reading.highest is None or table.asked.days
+            else reading.written(reading.highest),
             reading.rows,
             reading.rejected,
             load_id=load_id,

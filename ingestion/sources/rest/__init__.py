@@ -18,11 +18,13 @@ from ingestion.errors import UserError, error_line
 from ingestion.pipeline import LoadReport, load, make_pipeline, one_at_a_time, put_away
 from ingestion.sources.rest.settings import Settings, configured
 from ingestion.sources.rest.transport import Limits
+from ingestion.sources.rest.window import within
 
 if TYPE_CHECKING:
     import dlt
     from dlt.sources import DltSource
 
+    from ingestion.days import Days
     from ingestion.warehouse.target import Target
 
 REFUSED = (401, 403)  # answers of HTTP to a login that is not right
@@ -32,6 +34,8 @@ def ingest(
     settings: Settings,
     target: Callable[[str], Target] | Target,
     pipeline: dlt.Pipeline | None = None,
+    *,
+    days: Days | None = None,
 ) -> LoadReport:
     """Land the resources of an API.
 
@@ -39,6 +43,7 @@ def ingest(
         settings: of the API, as ``configured`` reads them.
         target: the warehouse, or what gives it for the name of a source.
         pipeline: another pipeline than the target's, for tests.
+        days: read what is of these days; cursors stay where they are.
 
     Returns:
         Rows landed by table.
@@ -47,10 +52,15 @@ def ingest(
         UserError: the API refuses, does not answer or has no end; the configuration is wrong.
     """
     began = time.monotonic()
+    report = LoadReport(settings.name)
+    chosen: list[str] = []
+    if days:
+        settings, chosen, others = within(settings, days)
+        report.notes += [f"{name} is left out: it has no cursor that is a time." for name in others]
     limits = Limits(settings)
     source = api_source(settings, limits)
+    source = source.with_resources(*chosen) if chosen else source
     warehouse = target(settings.name) if callable(target) else target
-    report = LoadReport(settings.name)
     with one_at_a_time(settings.name, warehouse):
         pipeline = pipeline or make_pipeline(
             settings.name, warehouse, replace_strategy="insert-from-staging"

@@ -105,6 +105,10 @@ class StandardInput:
 Input = LocalFile | RemoteFile | StandardInput | DatabaseTable
 
 
+class NoFileError(UserError):
+    """Nothing is there that could land."""
+
+
 class Found(list[Input]):
     """Files that are meant, each once; ``notes`` say what was left out."""
 
@@ -166,16 +170,23 @@ def _local_files(given: str, notes: list[str]) -> list[Input]:
         names, said = meant(below, str(path))
         notes += map(printable, said)
         if not names:
-            raise UserError(f"There is no file of transactions in {given}.\n{KINDS}")
+            raise NoFileError(f"There is no file of transactions in {given}.\n{KINDS}")
     elif is_there:
         return [LocalFile(printable(given), path, printable(path.resolve()))]
     else:
         matching = glob.glob(str(path), recursive=True)  # noqa: PTH207
         names = sorted(name for name in matching if Path(name).is_file())
         if not names:
-            raise UserError(f"There is no file {given}.\nCheck the path.")
+            raise NoFileError(f"There is no file {given}.\n{_check(given)}")
     files = ((name, Path(name)) for name in names)
     return [LocalFile(printable(name), file, printable(file.resolve())) for name, file in files]
+
+
+def _check(path: str) -> str:
+    """What to do about a path where nothing is."""
+    if "%" in path:
+        return "If it has a day in it, as dt=%Y-%m-%d has, say which: --since YYYY-MM-DD."
+    return "Check bucket and key." if "://" in path else "Check the path."
 
 
 # Object stores
@@ -203,7 +214,7 @@ def _remote_files(url: str, notes: list[str]) -> list[Input]:
             names, said = meant(below, path)
             notes += (f"{protocol}://{note}" for note in said)
             if not names:
-                raise UserError(f"There is no file of transactions below {url}.\n{KINDS}")
+                raise NoFileError(f"There is no file of transactions below {url}.\n{KINDS}")
         else:
             objects = objects_at(store, path)
             names = sorted(name for name, info in objects.items() if info["type"] == "file")
@@ -213,7 +224,7 @@ def _remote_files(url: str, notes: list[str]) -> list[Input]:
                     "To land them, write a / at its end."
                 )
             if not names:
-                raise FileNotFoundError(url)
+                raise NoFileError(f"There is no {url}.\n{_check(url)}")
         return [
             RemoteFile(f"{protocol}://{n}", objects[n]["size"], etag_of(objects[n]), store)
             for n in names

@@ -1,0 +1,1 @@
+"""What runs Marquee on a schedule."""
