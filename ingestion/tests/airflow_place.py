@@ -24,11 +24,26 @@ from ingestion.tests.conftest import reachable_folder, unused_port
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
 
-PATIENCE = 300  # seconds
+PATIENCE = 600  # seconds
+
+
+RATES = [{"id": day, "at": f"2026-02-0{day}T12:00:00Z"} for day in (1, 2, 3)]
+API = """
+[sources.rest.rates.client]
+base_url = "{url}"
+
+[[sources.rest.rates.resources]]
+name = "rates"
+primary_key = "id"
+
+[sources.rest.rates.resources.endpoint]
+path = "rates"
+incremental = {{ cursor_path = "at", initial_value = "2026-01-01T00:00:00Z" }}
+"""
 
 
 class Webhook:
-    """A server that keeps what is posted to it."""
+    """A server that keeps what is posted to it, and gives rates as a JSON API does."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -40,6 +55,11 @@ class Webhook:
                 received.append(json.loads(body))
                 self.send_response(200)
                 self.end_headers()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(RATES).encode())
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -78,6 +98,8 @@ class AirflowPlace:
                 "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
             },
         ).make()
+        with (self.checkout.folder / ".dlt/config.toml").open("a") as config:
+            config.write(API.format(url=self.webhook.url))
         (self.checkout.folder / ".venv-airflow").symlink_to(PROJECT_DIR / ".venv-airflow")
 
     @property
