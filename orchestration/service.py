@@ -117,12 +117,17 @@ class Airflow:
         """Become a command of Airflow's own.
 
         Raises:
-            UserError: Airflow has not been set up.
+            UserError: Airflow has not been set up; or its scheduler would run the same tasks.
         """
         if not self.state or not self._program().exists():
             raise UserError("Airflow has not been set up yet.\nSet it up: make airflow")
         environment = self.environment()
         if tuple(command[:2]) == ("dags", "test"):
+            if self.answers():
+                raise UserError(
+                    "Airflow is running, and its scheduler would run the same tasks beside the"
+                    " test.\nEnd it first with Ctrl-C; or trigger a run on its page."
+                )
             environment["MARQUEE_DAGS_TEST"] = "1"
         sys.stdout.flush()
         os.execve(self._program(), [str(self._program()), *command], environment)  # noqa: S606
@@ -156,7 +161,6 @@ class Airflow:
         usual = {
             "CORE__PARALLELISM": "4",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
-            "LOGGING__LOGGING_LEVEL": "WARNING",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
             "COSMOS__ENABLE_TELEMETRY": "False",
         }

@@ -172,7 +172,9 @@ class AirflowPlace:
     def set(self, **settings: Any) -> None:
         """Say the variable `marquee`, and wait until the DAG has been read anew."""
         value, before = json.dumps(settings), time.time()
-        self.airflow("variables", "set", "marquee", value).check_returncode()
+        known = self.api("GET", "/variables")["variables"]
+        where = ("PATCH", "/variables/marquee") if known else ("POST", "/variables")
+        self.api(*where, key="marquee", value=value)
         self.wait(lambda: self._parsed() > before + 1, "the DAG to be read")
 
     def _parsed(self) -> float:

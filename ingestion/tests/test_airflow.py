@@ -109,13 +109,6 @@ def test_the_scheduled_run_fills_the_warehouse(place: AirflowPlace):
     assert place.webhook.received == []
 
 
-def test_a_second_run_lands_nothing(place: AirflowPlace):
-    before = place.rows()
-    done = place.airflow("dags", "test", "marquee", "2026-01-02")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert place.rows() == before
-
-
 def test_a_broken_model_fails_once_tells_somebody_and_goes_on_after_the_fix(place: AirflowPlace):
     place.set(select=FEW, retry_seconds=1)
     run = "broken"
@@ -141,7 +134,7 @@ def test_a_broken_model_fails_once_tells_somebody_and_goes_on_after_the_fix(plac
 
 def test_what_passes_by_itself_is_tried_again_and_a_late_run_is_told(place: AirflowPlace):
     place.set(select=FEW, retry_seconds=1, deadline_minutes=0.05)
-    run = "busy"
+    run, before = "busy", place.rows()
     with one_at_a_time("brands", Server(place.state).target):
         place.trigger(run)
         place.wait(lambda: place.states(run).get("ingest.brands") == "up_for_retry", "a retry")
@@ -150,6 +143,7 @@ def test_what_passes_by_itself_is_tried_again_and_a_late_run_is_told(place: Airf
     assert place.tasks(run)["ingest.brands"]["try_number"] > 1
     assert "exit code 75" in place.log(run, "ingest.brands")
     assert [alert["event"] for alert in place.webhook.of(run)] == ["run late"]
+    assert place.rows() == before  # a run lands what is new, and nothing is
 
 
 def test_a_backfill_lands_the_files_of_its_days(place: AirflowPlace, tmp_path: Path):
@@ -191,7 +185,7 @@ def test_dbts_models_are_tasks_where_the_settings_say_so(place: AirflowPlace):
         (task,) = (task for name, task in tasks.items() if name.startswith(f"dbt.{model}"))
         assert task["state"] == "success"
         assert task["pool"] == "default_pool"
-    ours = f"select distinct command_name from ops.invocations where run_id = '{run}'"
+    ours = f"select distinct command from ops.invocations where run_id = '{run}'"
     assert ("build",) in place.sql(ours)
 
 
@@ -222,4 +216,15 @@ def test_its_page_shows_the_runs(place: AirflowPlace):
 
 
 def test_an_interrupt_ends_all_of_it(place: AirflowPlace):
+    place.set(select=FEW)
+    refused = place.airflow("dags", "test", "marquee", "2026-01-02")
+    assert (refused.returncode, "End it first" in refused.stderr) == (1, True)
     assert place.stop() == []
+
+
+def test_another_run_lands_nothing(place: AirflowPlace):
+    before = place.rows()
+    done = place.airflow("dags", "test", "marquee", "2026-01-02")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert place.rows() == before
+    assert len(place.sql("select from ops.invocations where run_id like 'manual\\_\\_%'")) >= 6
