@@ -138,9 +138,14 @@ class AirflowPlace:
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         return all(health[part]["status"] == "healthy" for part in parts)
 
+    def processes(self) -> list[psutil.Process]:
+        """`marquee airflow` and all that it has started."""
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
+
     def stop(self) -> list[psutil.Process]:
         """Interrupt it as Ctrl-C does; returns those of its processes that are still there."""
-        started = psutil.Process(self.process.pid).children(recursive=True)
+        started = self.processes()[1:]
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
         return psutil.wait_procs(started, timeout=10)[1]

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -49,12 +50,17 @@ def place() -> Iterator[AirflowPlace]:
         place.remove()
 
 
+def lands(process: psutil.Process) -> bool:
+    """Whether it is a load that has not ended."""
+    with suppress(psutil.Error):
+        return "ingest" in process.cmdline()
+    return False
+
+
 def test_its_servers_listen_on_this_machine_alone(place: AirflowPlace):
-    processes = [psutil.Process(place.process.pid)]
-    processes += processes[0].children(recursive=True)
     hosts = {
         connection.laddr.ip
-        for process in processes
+        for process in place.processes()
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -144,6 +150,16 @@ def test_what_passes_by_itself_is_tried_again_and_a_late_run_is_told(place: Airf
     assert "exit code 75" in place.log(run, "ingest.brands")
     assert [alert["event"] for alert in place.webhook.of(run)] == ["run late"]
     assert place.rows() == before  # a run lands what is new, and nothing is
+
+
+def test_a_task_that_takes_too_long_is_ended_and_not_tried_again(place: AirflowPlace):
+    place.set(select=FEW, retry_seconds=1, timeout_minutes=0.01)
+    run = place.trigger("slow")
+    assert place.ended(run) == "failed"
+    brands = place.tasks(run)["ingest.brands"]
+    assert (brands["state"], brands["try_number"]) == ("failed", 1)
+    assert "task failed" in {alert["event"] for alert in place.webhook.of(run)}
+    place.wait(lambda: not any(map(lands, place.processes())), "the end of the load")
 
 
 def test_a_backfill_lands_the_files_of_its_days(place: AirflowPlace, tmp_path: Path):

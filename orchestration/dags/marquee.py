@@ -81,7 +81,7 @@ with DAG(
         "retry_exponential_backoff": 2,
         "max_retry_delay": timedelta(hours=1),
         "retry_policy": PASSING_FAULTS_ONLY,
-        "execution_timeout": timedelta(hours=2),
+        "execution_timeout": timedelta(minutes=SETTINGS.get("timeout_minutes", 120)),
         "on_failure_callback": failed,
     },
 ):
