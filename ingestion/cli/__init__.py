@@ -16,7 +16,7 @@ from ingestion.errors import UserError, error_line
 from ingestion.evidence import run_id
 from ingestion.evidence.recorder import exit_code
 from ingestion.terminal import echo, lines_are_json
-from ingestion.warehouse import identity, libpq, paths
+from ingestion.warehouse import identity, libpq, paths, secret_files
 from ingestion.warehouse.paths import PROJECT_DIR
 
 LAZY = {  # command groups whose modules are imported only when they are called
@@ -165,6 +165,7 @@ def _settle() -> None:
     """Have the environment say where things are, for all that is started from here."""
     run_id.settle()
     identity.refuse_borrowed_programs()
+    secret_files.settle()
     libpq.settle()
     paths.settle()
 
