@@ -34,7 +34,7 @@ venv_moved := $(call moved,.venv,marquee)
 superset_moved := $(call moved,$(SUPERSET),gunicorn)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
+.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
   test-conventions test-kafka bench-stream test-databases stream up test-deploy test-image
 
@@ -108,6 +108,9 @@ bench-match: $(READY)  ## how well and how fast releases find their films: CATAL
 
 bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000 LOADS=0
 	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000) $(if $(LOADS),--loads $(LOADS))
+
+bench-capacity: $(READY)  ## what a warehouse of so many transactions needs of disk, memory and time: ROWS=1000000
+	@$(BIN)/python benchmarks/capacity.py $(if $(ROWS),--rows $(ROWS))
 
 bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUNDS=3
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000) $(if $(ROUNDS),--rounds $(ROUNDS))
