@@ -108,9 +108,12 @@ def dbt_command(args: tuple[str, ...]) -> None:
     A command that builds or tests exits with 75 where all that failed passes by itself: another
     build is running, the server is away. Other codes are dbt's.
     """
+    from ingestion.warehouse.profiles import write_blank
     from ingestion.warehouse.target import profiles_path
 
     os.chdir(PROJECT_DIR)
+    if libpq.naming() and not profiles_path().exists():
+        write_blank(profiles_path())
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
     if any(arg in ("build", "run", "test", "seed", "snapshot", "source", "retry") for arg in args):
         from ingestion.dbt_runner import as_typed

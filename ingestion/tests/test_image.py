@@ -170,6 +170,7 @@ def test_it_runs_read_only_as_its_user_with_the_environment_alone(
     # nothing of the volume is needed: another machine goes on from the warehouse alone
     for path in state.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert image.run(state, "dbt", "--quiet", "parse", **env).returncode == 0
     elsewhere = image.run(state, "ingest", "brands", **env)
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert "raw_brands.brands                              0 rows" in elsewhere.stdout

@@ -141,6 +141,16 @@ def test_a_read_only_mount_is_left_alone_by_root_too(
 
 
 @as_root
+def test_dbt_comes_first_and_finds_the_server_that_the_environment_names(
+    stranger: Checkout, state: Path, database: Target
+) -> None:
+    stranger.environment = database.libpq_env() | {"MARQUEE_STATE_DIR": str(state)}
+    stranger.marquee("deps")
+    assert "Connection test" in stranger.marquee("dbt", "debug", "--connection")
+    assert (state / "profiles.yml").stat().st_mode & 0o777 == 0o600
+
+
+@as_root
 def test_all_works_where_no_temporary_folder_can_be_written_to(
     stranger: Checkout, state: Path, database: Target
 ) -> None:
