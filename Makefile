@@ -8,6 +8,7 @@ LINEAGE := .venv-lineage
 BOUNCER := .venv-bouncer
 AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
+DEPLOY := .venv-deploy
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
 ALCHEMY := 'sqlalchemy>=2,<3'
@@ -35,9 +36,9 @@ superset_moved := $(call moved,$(SUPERSET),gunicorn)
 airflow_moved := $(call moved,$(AIRFLOW),airflow)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys \
+.PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases stream airflow test-airflow
+  test-conventions test-kafka bench-stream test-databases stream airflow test-airflow up test-deploy test-image
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +110,9 @@ bench-match: $(READY)  ## how well and how fast releases find their films: CATAL
 
 bench-build: $(READY)  ## how long the transaction star takes, in full, by batches, and to ask: ROWS=1000000 LOADS=0
 	@$(BIN)/marquee scratch python benchmarks/build.py --rows $(or $(ROWS),1000000) $(if $(LOADS),--loads $(LOADS))
+
+bench-capacity: $(READY)  ## what a warehouse of so many transactions needs of disk, memory and time: ROWS=1000000
+	@$(BIN)/python benchmarks/capacity.py $(if $(ROWS),--rows $(ROWS))
 
 bench-keys: $(READY)  ## which kind of key a fact should have: ROWS=1000000 ROUNDS=3
 	@$(BIN)/marquee scratch python benchmarks/keys.py --rows $(or $(ROWS),1000000) $(if $(ROUNDS),--rounds $(ROUNDS))
@@ -209,7 +213,24 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
 	@touch $@
 
+up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,monitoring
+	@docker compose version >/dev/null 2>&1 || { echo "Docker with Compose is needed: https://docs.docker.com/get-docker"; exit 1; }
+	@deploy/make-secrets.sh
+	@COMPOSE_PROFILES='$(or $(PROFILES),*)' docker compose --file deploy/compose.yaml up --build --detach
+
+test-deploy: $(READY) $(DEPLOY)/.ready  ## check compose file, Dockerfile, chart and workflows, without an engine
+	@$(BIN)/pytest --quiet -rs ingestion/tests/test_deploy.py ingestion/tests/test_deploy_logins.py
+
+test-image: $(READY)  ## build the image with buildah and run it read-only against a PostgreSQL: as root on Debian
+	@MARQUEE_IMAGE=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_image.py
+
+$(DEPLOY)/.ready: deploy/requirements.txt
+	@echo "Installing what checks the files of deploy/ into $(DEPLOY)"
+	@$(call environment,$(DEPLOY))
+	@$(call install,$(DEPLOY),-r $<)
+	@touch $@
+
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

@@ -35,6 +35,7 @@ from ingestion.warehouse.state import is_embedded
 from ingestion.warehouse.target import Target, marts_schema, role_names
 
 HOST, PORT = "127.0.0.1", 8088
+KEY_VARIABLE = "MARQUEE_SUPERSET_SECRET_KEY"  # without it the key is made, and kept
 
 
 # Its pages wait a minute for an answer: nothing runs on for one that has given up. Said for each
@@ -70,7 +71,7 @@ class Superset:
         """Set Superset up and import the dashboards, as far as that has not been done.
 
         Returns:
-            The password of the user ``admin`` when this call made that user.
+            The password of the user ``admin`` when this call made that user and its password.
 
         Raises:
             UserError: Superset is not installed, there are no marts, or the assets do not fit them.
@@ -89,8 +90,9 @@ class Superset:
         echo(
             "Setting Superset up; this takes about a minute." if first else "Importing bi/superset."
         )
-        fresh = secrets.token_urlsafe(12) if first else None
-        self._console("prepare", bundle=files, password=fresh)
+        told = os.environ.get("MARQUEE_SUPERSET_PASSWORD")
+        fresh = secrets.token_urlsafe(12) if first and not told else None
+        self._console("prepare", bundle=files, password=(told or fresh) if first else None)
         self._save(imported=print_of)
         return fresh
 
@@ -118,11 +120,11 @@ class Superset:
         self._console("set_password", password=fresh)
         return fresh
 
-    def serve(self, port: int) -> None:
+    def serve(self, port: int, host: str = HOST) -> None:
         """Become Superset's server, until it is stopped."""
         program = self._python().with_name("gunicorn")
         arguments = [
-            f"--bind={HOST}:{port}",
+            f"--bind={host}:{port}",
             "--worker-class=gthread",
             "--workers=1",
             "--threads=12",
@@ -179,7 +181,7 @@ class Superset:
             database.make(Server())
         else:
             database.OWN.make(self.target)
-        if self.state.get("secret_key"):
+        if self.state.get("secret_key") or os.environ.get(KEY_VARIABLE):
             return
         with closing(self.metadata.connect()) as connection, connection.cursor() as cursor:
             cursor.execute("select to_regclass('public.ab_user')")
@@ -215,7 +217,7 @@ class Superset:
         ours = ("PG", "FLASK_", "SUPERSET_", "PYTHONPATH")
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return env | {
-            "MARQUEE_SUPERSET_SECRET_KEY": self.state["secret_key"],
+            KEY_VARIABLE: os.environ.get(KEY_VARIABLE) or self.state["secret_key"],
             "MARQUEE_SUPERSET_METADATA": sqlalchemy_url(self.metadata),
             "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
             "TZ": "UTC",  # times of the marts are; "the last hour" is reckoned by this

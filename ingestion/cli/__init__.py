@@ -16,7 +16,7 @@ from ingestion.errors import UserError, error_line
 from ingestion.evidence import run_id
 from ingestion.evidence.recorder import exit_code
 from ingestion.terminal import echo, lines_are_json
-from ingestion.warehouse import identity, libpq, paths
+from ingestion.warehouse import identity, libpq, paths, secret_files
 from ingestion.warehouse.paths import PROJECT_DIR
 
 LAZY = {  # command groups whose modules are imported only when they are called
@@ -121,9 +121,12 @@ def dbt_command(args: tuple[str, ...]) -> None:
     A command that builds or tests exits with 75 where all that failed passes by itself: another
     build is running, the server is away. Other codes are dbt's.
     """
+    from ingestion.warehouse.profiles import write_blank
     from ingestion.warehouse.target import profiles_path
 
     os.chdir(PROJECT_DIR)
+    if libpq.naming() and not profiles_path().exists():
+        write_blank(profiles_path())
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
     if any(arg in ("build", "run", "test", "seed", "snapshot", "source", "retry") for arg in args):
         from ingestion.dbt_runner import as_typed
@@ -178,6 +181,7 @@ def _settle() -> None:
     """Have the environment say where things are, for all that is started from here."""
     run_id.settle()
     identity.refuse_borrowed_programs()
+    secret_files.settle()
     libpq.settle()
     paths.settle()
 

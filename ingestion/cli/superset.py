@@ -18,10 +18,15 @@ from ingestion.warehouse.machine import port_taken
 
 @click.group(invoke_without_command=True)
 @click.option("--port", default=PORT, show_default=True, type=click.IntRange(1024, 65535))
+@click.option("--host", default=HOST, show_default=True, help="0.0.0.0 in a container.")
 @target_option
 @click.pass_context
-def superset(context: click.Context, port: int, target_name: str | None) -> None:
-    """Serve the dashboards on 127.0.0.1; the first time, set Superset up."""
+def superset(context: click.Context, port: int, host: str, target_name: str | None) -> None:
+    """Serve the dashboards on 127.0.0.1; the first time, set Superset up.
+
+    The password of the user admin and Superset's secret key are made up, unless
+    MARQUEE_SUPERSET_PASSWORD and MARQUEE_SUPERSET_SECRET_KEY say them.
+    """
     if context.invoked_subcommand:
         return
     place = Superset(access.ready(target_name))
@@ -48,7 +53,7 @@ def superset(context: click.Context, port: int, target_name: str | None) -> None
         echo("Superset is running already.")
         return
     echo("Ctrl-C stops it.")
-    place.serve(port)
+    place.serve(port, host)
 
 
 @superset.command()

@@ -138,3 +138,41 @@ def test_a_read_only_mount_is_left_alone_by_root_too(
             checkout.marquee(*args)
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
+
+
+@as_root
+def test_dbt_comes_first_and_finds_the_server_that_the_environment_names(
+    stranger: Checkout, state: Path, database: Target
+) -> None:
+    stranger.environment = database.libpq_env() | {"MARQUEE_STATE_DIR": str(state)}
+    stranger.marquee("deps")
+    assert "Connection test" in stranger.marquee("dbt", "debug", "--connection")
+    assert (state / "profiles.yml").stat().st_mode & 0o777 == 0o600
+
+
+@as_root
+def test_all_works_where_no_temporary_folder_can_be_written_to(
+    stranger: Checkout, state: Path, database: Target
+) -> None:
+    """As in a container with a read-only root and one volume."""
+    read_only = "".join(
+        f"mount --bind {place} {place} && mount -o remount,bind,ro {place} && "
+        for place in ("/tmp", "/var/tmp")  # noqa: S108
+    )
+    if subprocess.run(["unshare", "-m", "sh", "-c", f"{read_only}true"], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    before = stranger.files()
+    account = f"setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups"
+    for args in ("deps", "ingest brands", "ingest releases", "dbt run -s stg_brands__brands"):
+        command = f"{read_only} exec {account} {stranger.folder}/.venv/bin/marquee {args}"
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", command],
+            cwd="/",
+            env={"PATH": os.defpath, "HOME": "/nowhere", "MARQUEE_STATE_DIR": str(state)}
+            | database.libpq_env(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{args}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert stranger.files() == before

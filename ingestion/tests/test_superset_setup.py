@@ -62,6 +62,16 @@ def test_a_superset_whose_key_is_not_here_is_left_alone(place: Superset):
     assert execute(place.metadata, "select count(*) from ab_user") == 0
 
 
+def test_a_key_that_the_environment_says_needs_no_state(place: Superset, monkeypatch):
+    """As in a container, whose volume may be empty each time."""
+    monkeypatch.setenv("MARQUEE_SUPERSET_SECRET_KEY", "from the user")
+    place.make_database()
+    execute(place.metadata, "create table ab_user (id integer)")
+    place.make_database()
+    assert place._env()["MARQUEE_SUPERSET_SECRET_KEY"] == "from the user"
+    assert not place.state_file.exists()
+
+
 def test_a_login_that_may_not_make_databases_is_told_what_to_do(place: Superset):
     execute(place.target, "create role humble login password 'humble'")
     try:

@@ -80,6 +80,12 @@ def packages_dir() -> Path:
     return inside if there and not os.environ.get("MARQUEE_DBT_UTILS") else STATE_DIR / inside.name
 
 
+def _temporary() -> list[str]:
+    """Where programs put temporary files: in a container all of it may be read-only."""
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    return [place for place in named if place] + ["/tmp", "/var/tmp"]  # noqa: S108
+
+
 def settle() -> None:
     """Lead dbt, dlt and this process away from a checkout that cannot be written to.
 
@@ -91,6 +97,10 @@ def settle() -> None:
         os.environ["HOME"] = str(STATE_DIR)
     if user_home is None or not writable(user_home):
         os.environ.setdefault("DLT_DATA_DIR", str(STATE_DIR / "dlt"))
+    if not any(writable(Path(place)) for place in _temporary()):
+        with suppress(OSError):  # make_state_dir says what is wrong with the state folder
+            (STATE_DIR / "tmp").mkdir(parents=True, exist_ok=True)
+            os.environ["TMPDIR"] = str(STATE_DIR / "tmp")
     if writable(PROJECT_DIR):
         return
     for variable, name in (("DBT_TARGET_PATH", "target"), ("DBT_LOG_PATH", "logs")):
