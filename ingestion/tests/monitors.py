@@ -1,8 +1,8 @@
 """Prometheus, Alertmanager and the exporters as real processes, over a copy of deploy/monitoring.
 
-The copy differs from the original in what would make a test wait: it scrapes and evaluates each
-second, alerts fire at once (``for`` is taken out), messages are sent at once. Its targets are ports
-of 127.0.0.1 that nobody else listens on.
+The copy differs from the original in what would make a test wait: it asks and evaluates every few
+seconds, alerts fire at once (``for`` is taken out), messages are sent at once. Its targets are
+ports of 127.0.0.1 that nobody else listens on.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def impatient_copy(folder: Path, targets: dict[str, int], webhook: str) -> Path:
     change(
         copy / "prometheus.yml",
         lambda it: it["global"].update(
-            scrape_interval="1s", scrape_timeout="1s", evaluation_interval="1s"
+            scrape_interval="3s", scrape_timeout="3s", evaluation_interval="1s"
         ),
     )
     for name, port in targets.items():

@@ -29,6 +29,7 @@ from ingestion.tests.monitors import (
     change,
     fire_at_once,
     impatient_copy,
+    program,
     takes_url_files,
     until,
 )
@@ -182,8 +183,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def test_a_warehouse_that_is_well_raises_no_alert(watched: Watched):
     monitors = watched.monitors
     until(lambda: "MarqueeWatchdog" in monitors.alerts(), lambda: monitors.log("prometheus"))
+    until(lambda: len(monitors.query("up == 1")) == 4, lambda: monitors.query("up"))
     until(
-        lambda: monitors.query("pg_up == 1 and on (warehouse) marquee_up == 1"),
+        lambda: monitors.query(
+            "pg_up == 1 and on (warehouse) marquee_up == 1"
+            " and on (warehouse) pg_exporter_last_scrape_error == 0"
+        ),
         lambda: monitors.log("postgres"),
     )
     fires = {
@@ -192,9 +197,15 @@ def test_a_warehouse_that_is_well_raises_no_alert(watched: Watched):
         if any(labels["component"] != "host" for labels in found)  # whose disk is this machine's
     }
     assert fires == {"MarqueeWatchdog"}
-    assert {one["metric"]["job"] for one in monitors.query("up == 1")} == {
-        *("prometheus", "alertmanager", "node", "postgres")
-    }
+
+
+def test_the_metrics_are_as_promtool_wants_them(watched: Watched):
+    with watched.file.open() as file:
+        done = subprocess.run(
+            [*program("promtool"), "check", "metrics"],
+            stdin=file, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_stopped_server_is_told_and_then_its_return(watched: Watched):
@@ -212,9 +223,13 @@ def test_a_stopped_server_is_told_and_then_its_return(watched: Watched):
 
 def test_a_failed_build_is_told(watched: Watched):
     warehouse = watched.warehouse
-    warehouse.execute("alter table raw_brands.brands rename column brand to brand_before")
+    warehouse.execute(
+        "alter table seeds.currencies rename to aside; create sequence seeds.currencies"
+    )
     assert warehouse.marquee("dbt", "build", "--fail-fast", check=False).returncode == 1
-    warehouse.execute("alter table raw_brands.brands rename column brand_before to brand")
+    warehouse.execute(
+        "drop sequence seeds.currencies; alter table seeds.aside rename to currencies"
+    )
     watched.measure()
     alert = watched.webhook.waits_for("MarqueeBuildFailed", command="build")
     assert alert["receiver"] == "on-call"
@@ -252,7 +267,8 @@ def test_a_rise_of_rejects_is_told(watched: Watched, tmp_path: Path):
     grown = 'source:marquee_rows_rejected:increase1d{source="transactions"}'
     until(lambda: watched.monitors.query(f"{grown} == 4"), lambda: watched.monitors.query(grown))
     assert not rejects_rise()
-    more = file_of(tmp_path, *(['{"amount": 2}'] * 30), line())
+    lines = [line() if number >= 40 else '{"amount": 1}' for number in range(100)]
+    more = file_of(tmp_path, *lines)
     watched.warehouse.marquee("ingest", "transactions", str(more))
     watched.measure()
     alert = watched.webhook.waits_for("MarqueeRejectsRise", source="transactions")
@@ -294,19 +310,33 @@ def test_a_lock_that_others_wait_for_is_told(watched: Watched):
     watched.webhook.waits_for("MarqueeSessionsBlocked", "resolved")
 
 
+def write_wal(warehouse: Built) -> None:
+    """Fill a file of it, which is then to be archived."""
+    warehouse.execute(
+        "create table if not exists public.change as select 1; drop table public.change"
+    )
+    warehouse.execute("select pg_switch_wal()")
+
+
 def test_an_archive_that_fails_is_told(watched: Watched):
-    place = watched.warehouse.folder / "archive"
-    watched.warehouse.marquee("db", "start", "--archive", str(place))
-    archives = "marquee_pg_archive_failing == 0"
-    until(lambda: watched.monitors.query(archives), lambda: watched.monitors.log("postgres"))
-    place.rename(place.with_name("away"))
-    watched.warehouse.execute("select pg_switch_wal()")
+    warehouse, monitors = watched.warehouse, watched.monitors
+    warehouse.marquee("db", "start", "--archive", str(warehouse.folder / "archive"))
+    place = Path(warehouse.one("select current_setting('basic_archive.archive_directory')"))
+    works = "marquee_pg_archive_failing == 0"
+    until(lambda: monitors.query(works), lambda: monitors.log("postgres"))
+    place.chmod(0)
+    write_wal(warehouse)
     watched.webhook.waits_for("MarqueeArchiveFails")
-    assert watched.monitors.query("marquee_pg_archive_waiting_files > 0")
-    place.with_name("away").rename(place)
-    watched.warehouse.execute("create table public.change (id int)")
-    watched.warehouse.execute("select pg_switch_wal()")
+    place.chmod(0o700)
+    write_wal(warehouse)
     watched.webhook.waits_for("MarqueeArchiveFails", "resolved")
+    # one that is away is no failure to PostgreSQL
+    place.rename(place.with_name("away"))
+    write_wal(warehouse)
+    waits = "marquee_pg_archive_waiting_seconds > 3 and marquee_pg_archive_waiting_files == 1"
+    until(lambda: monitors.query(waits), lambda: monitors.query("marquee_pg_archive_waiting_files"))
+    assert not monitors.query("marquee_pg_archive_failing == 1")
+    place.with_name("away").rename(place)
 
 
 def test_every_panel_shows_something(watched: Watched):
