@@ -33,7 +33,7 @@ OTHER_NAMES = {  # Debian's to those of the projects
     "prometheus-postgres-exporter": "postgres_exporter",
 }
 T = TypeVar("T")
-PATIENCE = 60.0  # seconds until something that has to happen has happened
+PATIENCE = 120.0  # seconds until something that has to happen has happened
 
 
 def program(name: str) -> list[str]:
@@ -236,6 +236,11 @@ class Monitors:
                 found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
         return found
 
+    def held(self, name: str) -> list[dict]:
+        """What Alertmanager holds of an alert, silenced or not."""
+        told = urlencode({"filter": f'alertname="{name}"'})
+        return self._asked("alertmanager", f"/api/v2/alerts?{told}")
+
     def log(self, name: str) -> str:
         path = self.folder / f"{name}.log"
         return path.read_text("utf-8", "replace")[-3000:] if path.exists() else ""
@@ -258,6 +263,8 @@ class Monitors:
             return False
 
     def _api(self, what: str, **parameters: str) -> Any:
-        address = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/{what}"
-        with urlopen(f"{address}?{urlencode(parameters)}", timeout=20) as answer:
-            return json.load(answer)["data"]
+        return self._asked("prometheus", f"/api/v1/{what}?{urlencode(parameters)}")["data"]
+
+    def _asked(self, name: str, path: str) -> Any:
+        with urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=20) as answer:
+            return json.load(answer)
