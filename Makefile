@@ -9,8 +9,10 @@ BOUNCER := .venv-bouncer
 AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
 DEPLOY := .venv-deploy
+MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
+MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter promtool amtool
 ALCHEMY := 'sqlalchemy>=2,<3'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
@@ -38,7 +40,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases stream airflow test-airflow up test-deploy test-image
+  test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -202,6 +204,21 @@ $(BOUNCER)/.ready: docs/conventions-requirements.txt
 	@$(call install,$(BOUNCER),-r $<)
 	@touch $@
 
+test-monitoring: $(READY) $(MONITORING)/.ready  ## alerts and dashboards on real Prometheus, Alertmanager and exporters
+	@$(BIN)/marquee deps
+	@MARQUEE_MONITORING=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_monitoring.py
+
+# Debian's packages are unpacked, not installed: their services would start. Installed programs come first.
+$(MONITORING)/.ready:
+	@mkdir -p $(MONITORING)
+	@missing=; for name in $(MONITORS); do command -v $$name >/dev/null || missing=1; done; [ -z "$$missing" ] || \
+	  { echo "Fetching Prometheus, Alertmanager and the exporters into $(MONITORING)"; \
+	    { [ "$$(id -u)" != 0 ] || apt-get update -qq; } && cd $(MONITORING) && \
+	    apt-get download -qq $(filter prometheus%,$(MONITORS)) 2>/dev/null && \
+	    for package in *.deb; do dpkg-deb -x $$package . || exit 1; done; } || \
+	  { echo "Debian's packages cannot be fetched. Install: $(MONITORS)"; exit 1; }
+	@touch $@
+
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
 	@$(BIN)/marquee deps
 	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
@@ -233,4 +250,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

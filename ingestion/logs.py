@@ -7,7 +7,11 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+import traceback
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any
 
 from ingestion.terminal import lines_are_json, log, printable
@@ -24,7 +28,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
         name, _, _ = record.name.partition(".")
-        message = printable(record.getMessage())
+        try:
+            message = printable(record.getMessage())
+        except Exception:  # a message that does not fit its values is said without them
+            message = printable(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {record.exc_info[1]}"
         log(
@@ -43,8 +50,21 @@ def settle(chosen: str) -> None:
         return
     handler = _Handler()
     logging.getLogger().addHandler(handler)
-    logging.getLogger("dlt").addHandler(handler)  # which dlt takes in place of one of its own
+    ours = logging.getLogger("dlt")
+    ours.addHandler(handler)  # which dlt takes in place of one of its own
+    ours.propagate = False  # as dlt has it, once it is there
     logging.captureWarnings(True)
+    sys.excepthook = _crashed
+    threading.excepthook = lambda it: _crashed(it.exc_type, it.exc_value, it.exc_traceback)
+    sys.unraisablehook = lambda it: _crashed(it.exc_type, it.exc_value, it.exc_traceback)
+
+
+def _crashed(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Say what nobody has caught, with where it was, in one line of JSON."""
+    said = "".join(traceback.format_exception(kind, error, trace)).rstrip()
+    log(printable(said), "error", "crashed", err=True)
 
 
 def follow_dbt(event: Any) -> None:

@@ -33,6 +33,18 @@ LAZY = {  # command groups whose modules are imported only when they are called
 }
 
 
+_BUILDS = ("build", "run", "test", "seed", "snapshot", "source", "retry")  # of dbt
+_PRINTS = (
+    "ls",
+    "list",
+    "show",
+    "serve",
+    "--version",
+    "--help",
+    "-h",
+)  # what is asked for, as it is
+
+
 class _Group(click.Group):
     """A group that imports some of its commands late, so that ``marquee --help`` stays quick."""
 
@@ -128,7 +140,8 @@ def dbt_command(args: tuple[str, ...]) -> None:
     if libpq.naming() and not profiles_path().exists():
         write_blank(profiles_path())
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))
-    if any(arg in ("build", "run", "test", "seed", "snapshot", "source", "retry") for arg in args):
+    builds = any(arg in _BUILDS for arg in args)
+    if builds or (lines_are_json() and not any(arg in _PRINTS for arg in args)):
         from ingestion.dbt_runner import as_typed
 
         sys.exit(as_typed(args))
@@ -151,7 +164,7 @@ def main() -> None:
     The code is 2 for a command that cannot be understood, 75 for what passes by itself, 1 for any
     other error.
     """
-    logs.settle(os.environ.get(logs.VARIABLE, "text"))
+    logs.settle(_asked_format(sys.argv[1:]) or os.environ.get(logs.VARIABLE, "text"))
     try:
         _settle()
         code = marquee.main(standalone_mode=False)
@@ -161,6 +174,17 @@ def main() -> None:
     except Exception as error:
         code = _say(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asked_format(args: list[str]) -> str:
+    """What --log-format says, or nothing: before click looks, which may find a mistake first."""
+    for place, arg in enumerate(args):
+        name, _, value = arg.partition("=")
+        if name == "--log-format":
+            return value or "".join(args[place + 1 : place + 2])
+        if not arg.startswith("-"):  # a command, which may have such an option of its own
+            break
+    return ""
 
 
 def _say(error: Exception) -> int:

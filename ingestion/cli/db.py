@@ -13,7 +13,7 @@ from ingestion.cli.backup import backup, restore, upgrade
 from ingestion.cli.options import target_option
 from ingestion.errors import UserError
 from ingestion.pipeline import working_dir
-from ingestion.terminal import echo
+from ingestion.terminal import document, echo
 from ingestion.warehouse import access, identity, libpq
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.backup import archive as archives
@@ -120,9 +120,9 @@ def url(target_name: str | None, role: str | None, no_password: bool) -> None:
     if role:
         target = _login(target, role)
     if no_password:
-        echo(replace(target, password="").url.replace(":@", "@", 1))
+        document(replace(target, password="").url.replace(":@", "@", 1))
     else:
-        echo(target.url)
+        document(target.url)
 
 
 @db.command()

@@ -90,12 +90,13 @@ _FRESHNESS = """
     with checks as (
         select
             freshness.*,
+            extract(epoch from coalesce(checked_at, started_at)) as asked_at,
             row_number() over (
                 partition by source_name, table_name order by started_at desc
             ) as place
         from {ops}.freshness inner join {ops}.invocations using (invocation_id)
     )
-    select source_name, table_name, status, extract(epoch from max_loaded_at)
+    select source_name, table_name, status, extract(epoch from max_loaded_at), asked_at
     from checks where place = 1 order by 1, 2
 """
 _SCHEMAS = """
@@ -259,10 +260,14 @@ def _of_freshness(cursor: Any, ops: str) -> Iterable[Metric]:
         "gauge",
         "What dbt said of it: 0 fresh, 1 warning, 2 error.",
     )
-    for source, table, status, at in _rows(cursor, _FRESHNESS, ops):
+    checked = Metric(
+        "marquee_source_freshness_checked_timestamp_seconds", "gauge", "When dbt looked last."
+    )
+    for source, table, status, at, asked_at in _rows(cursor, _FRESHNESS, ops):
         loaded.add(at, source=source, table=table)
+        checked.add(asked_at, source=source, table=table)
         stale.add({"pass": 0, "warn": 1}.get(status, 2), source=source, table=table)
-    return loaded, stale
+    return loaded, checked, stale
 
 
 def _rows(cursor: Any, query: str, ops: str) -> list[tuple]:

@@ -78,6 +78,8 @@ def test_the_figures_are_those_of_the_warehouse(site: Site):
     loaded = metric(found, "source_freshness_loaded_timestamp_seconds", **films)
     assert loaded == pytest.approx(time.time(), abs=7200)
     assert metric(found, "source_freshness_status", **films) == 0
+    checked = metric(found, "source_freshness_checked_timestamp_seconds", **films)
+    assert loaded <= checked <= time.time()
     size = site.one("select pg_database_size(current_database())")
     assert metric(found, "database_size_bytes") == pytest.approx(size, rel=0.05)
     assert metric(found, "schema_size_bytes", schema="raw_transactions") > 1e6
