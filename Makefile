@@ -43,7 +43,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
   test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv from requirements.lock
 

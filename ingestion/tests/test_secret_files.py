@@ -73,7 +73,7 @@ def test_what_is_started_gets_the_secret(name: str, secret: Path) -> None:
     assert done.stdout.decode() == SECRET, done.stderr
 
 
-@pytest.mark.parametrize("name", ["SSL_CERT", "AWS_WEB_IDENTITY_TOKEN", "CLOUDSDK_CONFIG", "LOG"])
+@pytest.mark.parametrize("name", ["SSL_CERT", "AWS_WEB_IDENTITY_TOKEN", "LOG", "VAULT_TOKEN"])
 def test_files_of_other_programs_are_left_alone(name: str) -> None:
     done = marquee("--version", **{f"{name}_FILE": "/nowhere"})
     assert (done.returncode, done.stderr) == (0, "")
