@@ -191,14 +191,14 @@ def test_no_secret_is_left_behind(site: Site) -> None:
             refused = Fault(status=401, path="/movie/changes")  # what a second pull asks for
             stand_in = StandIn(films(3), token=CORES[place], faults=[refused])
             address = stand_ins.enter_context(stand_in).base_url
-            for code, url in ((0, address), (1, address), (1, "http://127.0.0.1:1")):
+            for code, url in ((0, address), (1, address), (75, "http://127.0.0.1:1")):
                 runs.append(
                     (code, ["ingest", "tmdb"], env | {"SOURCES__TMDB__BASE_URL": url}, file)
                 )
         for target in (["--target", "wrong"], ["--target", "barred"]):
             for command in (["ingest", "brands"], [*land, made], ["doctor"]):
                 runs.append((1, [*command, *target], {}, ""))
-        runs.append((1, [*land, "s3://bucket/made.jsonl"], {}, ""))
+        runs.append((75, [*land, "s3://bucket/made.jsonl"], {}, ""))
         assert site.marquee(*(run[1:] for run in runs)) == [run[0] for run in runs], site.said
     dbt = str(BIN / "dbt"), "--debug"
     assert site.run(*dbt, "run", "--select", "stg_brands__brands") == 0
