@@ -25,32 +25,25 @@ def schema(target: Target) -> str:
 
 def are_there(cursor: Any, folder: str) -> bool:
     """Whether the tables are those of this release, and this login may write to them."""
-    cursor.execute(
-        "select count(*) > 0 from pg_class"
-        " inner join pg_namespace on pg_namespace.oid = relnamespace"
-        " where nspname = %s and relname = 'invocations'"
-        " and obj_description(pg_class.oid, 'pg_class') = %s"
-        " and has_schema_privilege(pg_namespace.oid, 'usage')"
-        " and has_table_privilege(pg_class.oid, 'select')"
-        " and has_table_privilege(pg_class.oid, 'insert')"
-        " and has_table_privilege(pg_class.oid, 'update')",
-        (folder, _release()),
-    )
-    return cursor.fetchone()[0]
+    return _stand(cursor, folder, "select", "insert", "update")
 
 
 def may_be_read(cursor: Any, folder: str) -> bool:
     """Whether the tables are those of this release, and this login may read them."""
+    return _stand(cursor, folder, "select")
+
+
+def _stand(cursor: Any, folder: str, *rights: str) -> bool:
     cursor.execute(
-        "select count(*) > 0 from pg_class"
+        "select bool_and(has_table_privilege(pg_class.oid, held)) from pg_class"
         " inner join pg_namespace on pg_namespace.oid = relnamespace"
+        " cross join unnest(%s) as held"
         " where nspname = %s and relname = 'invocations'"
         " and obj_description(pg_class.oid, 'pg_class') = %s"
-        " and has_schema_privilege(pg_namespace.oid, 'usage')"
-        " and has_table_privilege(pg_class.oid, 'select')",
-        (folder, _release()),
+        " and has_schema_privilege(pg_namespace.oid, 'usage')",
+        (list(rights), folder, _release()),
     )
-    return cursor.fetchone()[0]
+    return bool(cursor.fetchone()[0])
 
 
 def make(cursor: Any, folder: str) -> None:

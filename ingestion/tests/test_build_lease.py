@@ -5,16 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
-from psycopg2 import sql
 
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import execute
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.tests.test_torture import Site, outcome
 from ingestion.warehouse.target import Target
 
@@ -26,15 +24,8 @@ TOLD = "Another dbt run has been running on these schemas since 20"
 @pytest.fixture(scope="module")
 def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A copy of the built warehouse with a model that can be held up."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made, template = map(sql.Identifier, (name, built.target.dbname))
-    execute(target, sql.SQL("create database {} template {}").format(made, template))
-    site = Site(replace(target, dbname=name), tmp_path_factory.mktemp("lease"))
-    site.write_profile()
-    try:
-        yield site
-    finally:
-        execute(target, sql.SQL("drop database {} with (force)").format(made))
+    with copy_of(built, target, tmp_path_factory.mktemp("lease"), kind=Site) as copy:
+        yield copy
 
 
 def lease(site: Site) -> list[tuple]:

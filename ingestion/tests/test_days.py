@@ -82,6 +82,13 @@ def test_a_path_that_has_no_day_is_refused(path: str, told: str):
     assert len(refused.value.message.splitlines()) == 2
 
 
+@pytest.mark.parametrize("path", ["postgresql://u:s3cr%40t@h/d?table=t", "s3://u:s3cr%40t@b/k"])
+def test_no_password_of_a_url_is_said(path: str):
+    with pytest.raises(UserError) as refused:
+        files_of_days([path], Days(date(2026, 1, 1), date(2026, 1, 2)))
+    assert "s3cr" not in refused.value.message
+
+
 def test_what_else_is_wrong_with_a_path_stays_an_error(tmp_path: Path):
     with pytest.raises(UserError, match="not read from ftp"):
         files_of_days(["ftp://host/%Y.csv"], THREE)

@@ -14,10 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from psycopg2 import sql
 
 from ingestion.tests.built import BIN, Built
-from ingestion.tests.conftest import execute
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.tests.test_torture import PATIENCE, Site, outcome
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
@@ -30,15 +29,8 @@ INVOCATIONS = "select program, command, status from ops.invocations order by sta
 @pytest.fixture(scope="module")
 def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A copy of the built warehouse, for runs that fail, are killed, or may not write."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made, template = map(sql.Identifier, (name, built.target.dbname))
-    execute(target, sql.SQL("create database {} template {}").format(made, template))
-    site = Site(replace(target, dbname=name), tmp_path_factory.mktemp("evidence"))
-    site.write_profile()
-    try:
-        yield site
-    finally:
-        execute(target, sql.SQL("drop database {} with (force)").format(made))
+    with copy_of(built, target, tmp_path_factory.mktemp("evidence"), kind=Site) as copy:
+        yield copy
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import shutil
 import socket
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -18,11 +17,11 @@ import psutil
 import psycopg2
 import pytest
 import requests
-from psycopg2 import sql
 
 from ingestion.errors import PassingError, UserError, is_passing
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import execute, reachable_folder, unused_port
+from ingestion.tests.conftest import reachable_folder, unused_port
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.tests.test_evidence import HELD, RUN, file_of, line
 from ingestion.tests.test_torture import Site, outcome
 from ingestion.warehouse.embedded import Server
@@ -33,15 +32,8 @@ SHAPE = {"time", "level", "event", "run_id", "logger", "message"}
 
 @pytest.fixture(scope="module")
 def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made, template = map(sql.Identifier, (name, built.target.dbname))
-    execute(target, sql.SQL("create database {} template {}").format(made, template))
-    site = Site(replace(target, dbname=name), tmp_path_factory.mktemp("faults"))
-    site.write_profile()
-    try:
-        yield site
-    finally:
-        execute(target, sql.SQL("drop database {} with (force)").format(made))
+    with copy_of(built, target, tmp_path_factory.mktemp("faults"), kind=Site) as copy:
+        yield copy
 
 
 @pytest.fixture

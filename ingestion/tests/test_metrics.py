@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from psycopg2 import sql
 
 from ingestion.evidence.metrics import Metric
 from ingestion.tests.built import Built
-from ingestion.tests.conftest import execute
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.tests.test_evidence import file_of, line
 from ingestion.tests.test_torture import Site
 from ingestion.warehouse.target import Target
@@ -25,15 +23,8 @@ Found = dict[tuple[str, frozenset], float]
 
 @pytest.fixture(scope="module")
 def site(built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made, template = map(sql.Identifier, (name, built.target.dbname))
-    execute(target, sql.SQL("create database {} template {}").format(made, template))
-    site = Site(replace(target, dbname=name), tmp_path_factory.mktemp("metrics"))
-    site.write_profile()
-    try:
-        yield site
-    finally:
-        execute(target, sql.SQL("drop database {} with (force)").format(made))
+    with copy_of(built, target, tmp_path_factory.mktemp("metrics"), kind=Site) as copy:
+        yield copy
 
 
 def read(text: str) -> Found:

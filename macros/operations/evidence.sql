@@ -75,18 +75,26 @@
 {# Whether the tables are there, are those of this release, and may be written. #}
 {% macro evidence_can_be_written() -%}
     {%- set found = run_query(
-        "select count(*) > 0 from pg_class"
+        "select " ~ evidence_stands_sql(["select", "insert", "update"])
+        ~ " and " ~ blocks_may_run()
+    ) -%}
+    {{ return(found.columns[0].values()[0]) }}
+{%- endmacro %}
+
+{# SQL of whether the tables are there, are those of this release, and this login has rights on them. #}
+{% macro evidence_stands_sql(rights) -%}
+    {%- set held = [] -%}
+    {%- for right in rights -%}
+        {%- do held.append(" and has_table_privilege(pg_class.oid, '" ~ right ~ "')") -%}
+    {%- endfor -%}
+    {{ return(
+        "exists (select from pg_class"
         ~ " inner join pg_namespace on pg_namespace.oid = relnamespace"
         ~ " where nspname = " ~ sql_text(generate_schema_name("ops", none))
         ~ " and relname = 'invocations'"
         ~ " and obj_description(pg_class.oid, 'pg_class') = " ~ sql_text(evidence_release())
-        ~ " and has_schema_privilege(pg_namespace.oid, 'usage')"
-        ~ " and has_table_privilege(pg_class.oid, 'select')"
-        ~ " and has_table_privilege(pg_class.oid, 'insert')"
-        ~ " and has_table_privilege(pg_class.oid, 'update')"
-        ~ " and " ~ blocks_may_run()
-    ) -%}
-    {{ return(found.columns[0].values()[0]) }}
+        ~ " and has_schema_privilege(pg_namespace.oid, 'usage')" ~ held | join ~ ")"
+    ) }}
 {%- endmacro %}
 
 {% macro may_make_evidence() -%}
@@ -288,14 +296,6 @@
 {%- endmacro %}
 
 {% macro postgres__evidence_is_there() -%}
-    {%- set found = run_query(
-        "select count(*) > 0 from pg_class"
-        ~ " inner join pg_namespace on pg_namespace.oid = relnamespace"
-        ~ " where nspname = " ~ sql_text(generate_schema_name("ops", none))
-        ~ " and relname = 'invocations'"
-        ~ " and obj_description(pg_class.oid, 'pg_class') = " ~ sql_text(evidence_release())
-        ~ " and has_schema_privilege(pg_namespace.oid, 'usage')"
-        ~ " and has_table_privilege(pg_class.oid, 'select')"
-    ) -%}
+    {%- set found = run_query("select " ~ evidence_stands_sql(["select"])) -%}
     {{ return(found.columns[0].values()[0]) }}
 {%- endmacro %}

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from datetime import date
 
+from ingestion.databases.connecting import place_of
 from ingestion.days import Days
 from ingestion.errors import UserError
+from ingestion.sources.transactions.inputs.database import is_database
 from ingestion.sources.transactions.inputs.files import Found, NoFileError, find_files
 
 _DIRECTIVES = re.compile(r"%(.?)")
@@ -45,18 +47,24 @@ def files_of_days(paths: Sequence[str], days: Days) -> Found:
 def _refuse_without_day(path: str) -> None:
     """
     Raises:
-        UserError: nothing in the path says a day, or something that no day has.
+        UserError: nothing in the path says a day, or something that no day has; or it is a table.
     """
+    if is_database(path):  # said without the URL: there may be a password in it
+        raise UserError(
+            "--since and --until are for files, and this is a table.\n"
+            "Leave them out; with &cursor=COLUMN in the URL, only what is new is read."
+        )
+    shown = place_of(path) if "://" in path else path
     found = [letter for letter in _DIRECTIVES.findall(path) if letter != "%"]
     if not found:
         raise UserError(
-            f"--since and --until are for paths with a day in them, and {path} has none.\n"
+            f"--since and --until are for paths with a day in them, and {shown} has none.\n"
             "Write the day as in s3://bucket/dt=%Y-%m-%d/*.jsonl, or leave these options out."
         )
     for letter in found:
         if not letter or letter not in _DAYS:
             raise UserError(
-                f"%{letter} in {path} is no part of a day.\n"
+                f"%{letter} in {shown} is no part of a day.\n"
                 f"There are: {', '.join(f'%{each}' for each in _DAYS)}; %% is a per cent sign."
             )
 
