@@ -56,6 +56,10 @@
     normalize({{ expression }}, nfc)
 {%- endmacro %}
 
+{% macro duckdb__unicode_nfc(expression) -%}
+    nfc_normalize({{ expression }})
+{%- endmacro %}
+
 {# What normalize_text takes off the ends: white space, and all else that leaves no ink. #}
 {% macro white_space() -%}
     {{- return(
