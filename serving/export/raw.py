@@ -76,10 +76,10 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
                 table.partition = None
                 if not table.columns:  # a table to lock, without rows
                     continue
-                copy.execute(_create(schema, table))
+                copy.execute(_create(schema, table)).fetchall()
                 for batch in batches(connection, query_of(schema, table)):
                     copy.register("batch", typed(batch, table))
-                    copy.execute(f"insert into {quoted(schema, name)} from batch")
+                    copy.execute(f"insert into {quoted(schema, name)} from batch").fetchall()
                     table.rows += batch.num_rows
                 rows[f"{schema}.{name}"] = table.rows
                 advance(1)
