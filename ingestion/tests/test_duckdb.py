@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -215,3 +216,22 @@ def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
 def test_a_full_refresh_holds_the_same(engines: Engines):
     engines.duckdb.dbt("build", "--full-refresh", *NO_TESTS, "--exclude", "resource_type:snapshot")
     assert engines.differences() == {}
+
+
+@pytest.mark.parametrize("engine", ["postgres", "duckdb"])
+def test_a_rule_that_most_rows_break_fails_the_build(engines: Engines, engine: str):
+    """As a function would that an engine computes otherwise: all would be rejects, and no fact."""
+    warehouse: Built = getattr(engines, engine)
+    broken = "{transactions_future_tolerance_hours: -9000000, films_earliest_date: '2100-01-01'}"
+    marts = ("rejected_transactions", "rejected_movie_values")
+    tests = ("assert_most_rows_of_a_file_keep_the_rules", "assert_most_films_keep_the_rules")
+    warehouse.dbt("run", "--vars", broken, "--select", *(f"+{mart}" for mart in marts))
+    done = warehouse.dbt("test", "--vars", broken, "--select", *tests, check=False)
+    assert done.returncode == 1
+    assert re.search(rf"{tests[0]} found: .* rows are marked future_timestamp", done.stdout)
+    assert re.search(
+        rf"{tests[1]} found: release_date: [0-9]+ of [0-9]+ films are rejected impossible_date\.",
+        done.stdout,
+    )
+    allowed = broken[:-1] + ", transactions_max_marked_share: 1, films_max_rejected_share: 1}"
+    warehouse.dbt("test", "--vars", allowed, "--select", *tests)
