@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,10 +25,10 @@ import pytest
 import yaml
 from adbc_driver_postgresql import dbapi
 
-from ingestion.tests.built import Built
+from ingestion.tests.built import BIN, Built
 from ingestion.tests.test_dbt_commands import NO_TESTS, copy_of
 from ingestion.tests.test_incremental import Arrivals
-from ingestion.warehouse.paths import EXAMPLE
+from ingestion.warehouse.paths import EXAMPLE, PROJECT_DIR
 from ingestion.warehouse.target import Target
 from serving.export.files import typed
 from serving.export.marts import batches, describe, marts_in, query_of
@@ -170,6 +173,45 @@ def test_a_first_build_holds_the_same(engines: Engines):
         " where table_name = 'fct_transactions' and column_name = 'amount'"
     )
     assert "currency" in engines.rows(said)[0][0]
+
+
+def test_a_copy_that_cannot_be_made_says_why_and_leaves_the_last_one(engines: Engines):
+    rows = "select count(*), max(_dlt_load_id) from raw_transactions.transactions"
+    before = engines.rows(rows)
+    refused = engines.postgres.marquee("export", "raw", "--to", "dev", check=False)
+    assert refused.returncode == 1
+    assert "is of type postgres, not duckdb" in refused.stderr
+    with closing(duckdb.connect(engines.file)):
+        refused = engines.postgres.marquee("export", "raw", check=False)
+    assert refused.returncode == 1
+    assert f"{engines.file} cannot be written to" in refused.stderr
+    assert "Close what has it open" in refused.stderr
+
+    # what a whole copy would bring is told from what is there
+    engines.postgres.execute("create table raw_transactions.aside as select 1 as number")
+    killed = subprocess.Popen(
+        [BIN / "marquee", "export", "raw"],
+        cwd=PROJECT_DIR,
+        env=engines.postgres.environment,
+        stdout=subprocess.DEVNULL,
+    )
+    while killed.poll() is None and not _opened(killed, engines.file):
+        time.sleep(0.02)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert engines.rows(rows) == before
+    aside = "select table_name from duckdb_tables() where table_name = 'aside'"
+    assert engines.rows(aside) == []
+    engines.postgres.marquee("export", "raw")
+    assert engines.rows(aside) == [("aside",)]
+    engines.postgres.execute("drop table raw_transactions.aside")
+
+
+def _opened(process: subprocess.Popen, file: Path) -> bool:
+    """Whether the process has the file open; asked of Linux, as to look would lock it."""
+    with suppress(OSError):  # one that is just closed
+        return any(open_.readlink() == file for open_ in Path(f"/proc/{process.pid}/fd").iterdir())
+    return False
 
 
 def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
