@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import duckdb
+import psutil
 import pyarrow as pa
 import pytest
 import yaml
@@ -208,9 +209,8 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_the_last_one(engines: En
 
 
 def _opened(process: subprocess.Popen, file: Path) -> bool:
-    """Whether the process has the file open; asked of Linux, as to look would lock it."""
-    with suppress(OSError):  # one that is just closed
-        return any(open_.readlink() == file for open_ in Path(f"/proc/{process.pid}/fd").iterdir())
+    with suppress(psutil.Error):
+        return str(file) in {found.path for found in psutil.Process(process.pid).open_files()}
     return False
 
 
