@@ -1,7 +1,7 @@
 -- Of the films, at most the share that the variable films_max_rejected_share
--- allows have a value of one field that is rejected: with more, rules and data do
--- not fit, and the column would be null without a word. One film alone never
--- fails a build. One row per field and reason, with what to do about it.
+-- allows have a rejected value of one field: with more, rules and data do not
+-- fit, and the column would be null without a word. One film alone never fails
+-- a build. One row per field and reason, with what to do about it.
 {{ config(meta={'says': 'message'}) }}
 
 with movies as (
