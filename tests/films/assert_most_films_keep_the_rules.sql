@@ -42,9 +42,9 @@ final as (
             "cast(pulled.movie_count as " ~ dbt.type_string() ~ ")",
             "' films are rejected '",
             "fields.reason_code",
-            "'. Look at them with: marquee rejects show --source tmdb. If they'",
-            "' are right, move the limit, or raise films_max_rejected_share in'",
-            "' dbt_project.yml, then: dbt build'",
+            "'. Look at them with: marquee rejects show --source tmdb.'",
+            "' If they are right, move the limit in dbt_project.yml, or raise'",
+            "' films_max_rejected_share there, then: dbt build'",
         ]) }} as message
     from fields
     cross join pulled
