@@ -113,10 +113,7 @@ def _differences(copy: duckdb.DuckDBPyConnection, relation: str, there: pa.Table
         return copy.execute(query).fetchall()
 
     rows = only("there", relation, selected) + only(relation, "there", selected)
-    differing = [
-        c for c in selected if only("there", relation, [c]) or only(relation, "there", [c])
-    ]
-    return [differing, rows] if rows else []
+    return [[c for c in selected if only("there", relation, [c])], rows] if rows else []
 
 
 def _profiles(warehouse: Built) -> None:
