@@ -250,4 +250,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

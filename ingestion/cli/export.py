@@ -1,4 +1,4 @@
-"""``marquee export``: the marts for other engines."""
+"""``marquee export``: marts and raw tables for other engines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from ingestion.cli.options import refuse_without_warehouse, target_option
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
-from ingestion.warehouse.target import marts_schema
+from ingestion.warehouse.target import marts_schema, read_duckdb_file
 from serving.export import FORMATS, export_marts
 from serving.export.place import LATEST, MANIFEST
+from serving.export.raw import copy_raw
 
 
 @click.group()
 def export() -> None:
-    """Write marts as files, for other engines."""
+    """Write marts as files, or copy raw tables, for other engines."""
 
 
 @export.command()
@@ -64,3 +65,26 @@ def marts(  # noqa: PLR0917 - click gives them by name
     echo(f"{size / 1e6:,.1f} MB in {time.monotonic() - started:.1f} s: {to}/{MANIFEST}")
     folder = manifest["version"] if isinstance(found, tuple) else LATEST
     echo(f"Read it from {to}/{folder}/")
+
+
+@export.command()
+@click.option(
+    "--to", default="duckdb", show_default=True, metavar="TARGET", help="Target that gets them."
+)
+@target_option
+def raw(to: str, target_name: str | None) -> None:
+    """Copy all raw tables into the DuckDB file of another target.
+
+    The models are built there by: dbt build --target duckdb. Tables that an earlier copy put there
+    are replaced; models that were built there stay. All tables come from one snapshot of the
+    warehouse.
+    """
+    file = read_duckdb_file(to)  # before a server is started for nothing
+    refuse_without_warehouse()
+    started = time.monotonic()
+    rows = copy_raw(access.ready(target_name), file)
+    for name, count in rows.items():
+        echo(f"{one_line(name):<44} {count:>12,} rows")
+    seconds = time.monotonic() - started
+    echo(f"{sum(rows.values()):,} rows in {seconds:.1f} s: {file}")
+    echo(f"Build on it: dbt build --target {to}")

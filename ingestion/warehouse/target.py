@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +26,7 @@ from ingestion.warehouse.profile_text import render
 
 # What of a profile's output is read here.
 _READ = {"type", "host", "port", "user", "password", "pass", "dbname", "database", "schema"}
-_READ |= {"sslmode"}
+_READ |= {"path", "sslmode"}
 
 ROLES = ("loader", "transformer", "reporter")
 
@@ -186,6 +188,43 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
     Raises:
         UserError: no profiles.yml, a broken one, or no such target.
     """
+    with _output(name, profiles) as (path, chosen, output):
+        if output.get("type") != "postgres":
+            raise UserError(
+                f"Target '{chosen}' in {path} is of type {output.get('type')};"
+                " dlt lands in PostgreSQL only.\nChoose a postgres target with --target."
+            )
+        return Target(
+            name=chosen,
+            host=str(output["host"]),
+            port=int(output["port"]),
+            user=str(output["user"]),
+            password=str(output.get("password", output.get("pass")) or ""),
+            dbname=str(output.get("dbname", output.get("database"))),
+            schema=str(output["schema"]),
+            sslmode=output.get("sslmode") or os.environ.get("PGSSLMODE"),  # as libpq does for dbt
+        )
+    raise AssertionError("unreachable")
+
+
+def read_duckdb_file(name: str) -> Path:
+    """The file of a target of the profile that is of type duckdb, as dbt opens it.
+
+    Raises:
+        UserError: no profiles.yml, a broken one, or no such target.
+    """
+    with _output(name, None) as (path, _, output):
+        if output.get("type") != "duckdb":
+            raise UserError(
+                f"Target '{name}' in {path} is of type {output.get('type')}, not duckdb.\n"
+                "Name a duckdb target, as profiles.yml.example has one."
+            )
+        return PROJECT_DIR / str(output["path"])
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _output(name: str | None, profiles: Path | None) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     path = profiles or profiles_path()
     if not path.exists() and not profiles and libpq.naming():
         path = EXAMPLE
@@ -200,22 +239,7 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
         name = name or os.environ.get("DBT_TARGET")
         name = name or str(render(profile.get("target", "default"), "target"))
         output = profile["outputs"][name]
-        output = {key: render(value, key) for key, value in output.items() if key in _READ}
-        if output.get("type") != "postgres":
-            raise UserError(
-                f"Target '{name}' in {path} is of type {output.get('type')};"
-                " dlt lands in PostgreSQL only.\nChoose a postgres target with --target."
-            )
-        return Target(
-            name=name,
-            host=str(output["host"]),
-            port=int(output["port"]),
-            user=str(output["user"]),
-            password=str(output.get("password", output.get("pass")) or ""),
-            dbname=str(output.get("dbname", output.get("database"))),
-            schema=str(output["schema"]),
-            sslmode=output.get("sslmode") or os.environ.get("PGSSLMODE"),  # as libpq does for dbt
-        )
+        yield path, name, {key: render(value, key) for key, value in output.items() if key in _READ}
     except KeyError as error:
         raise UserError(
             f"{path} has no {error.args[0]!r} where the profile '{profile_name}' needs it.\n"

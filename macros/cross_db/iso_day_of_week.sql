@@ -10,3 +10,7 @@
 {% macro postgres__iso_day_of_week(date_column) -%}
     extract(isodow from {{ date_column }})
 {%- endmacro %}
+
+{% macro duckdb__iso_day_of_week(date_column) -%}
+    extract(isodow from {{ date_column }})
+{%- endmacro %}

@@ -10,3 +10,7 @@
 {% macro postgres__json_text(expression, field) -%}
     (cast({{ expression }} as jsonb) ->> {{ sql_text(field) }})
 {%- endmacro %}
+
+{% macro duckdb__json_text(expression, field) -%}
+    json_extract_string({{ expression }}, {{ sql_text('$."' ~ field ~ '"') }})
+{%- endmacro %}

@@ -43,6 +43,15 @@
     end
 {%- endmacro %}
 
+{# The first of these looks, for the same reason. #}
+{% macro duckdb__normalize_text(expression) -%}
+    case
+        when regexp_matches({{ expression }}, '^[!-~]+( [!-~]+)*$')
+            then {{ expression }}
+        else {{ default__normalize_text(expression) }}
+    end
+{%- endmacro %}
+
 {# A text in Unicode NFC; as it is on engines that have no function for it. #}
 {% macro unicode_nfc(expression) -%}
     {{ return(adapter.dispatch("unicode_nfc")(expression)) }}
@@ -54,6 +63,10 @@
 
 {% macro postgres__unicode_nfc(expression) -%}
     normalize({{ expression }}, nfc)
+{%- endmacro %}
+
+{% macro duckdb__unicode_nfc(expression) -%}
+    nfc_normalize({{ expression }})
 {%- endmacro %}
 
 {# What normalize_text takes off the ends: white space, and all else that leaves no ink. #}

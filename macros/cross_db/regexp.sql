@@ -14,6 +14,11 @@
     regexp_replace({{ expression }}, '{{ pattern }}', '', 'g')
 {%- endmacro %}
 
+{#- s: a dot is any character, line ends too, as on PostgreSQL -#}
+{% macro duckdb__regexp_remove(expression, pattern) -%}
+    regexp_replace({{ expression }}, '{{ pattern }}', '', 'gs')
+{%- endmacro %}
+
 {# The first match of a regular expression, or null. #}
 {% macro regexp_first(expression, pattern) -%}
     {{ return(adapter.dispatch("regexp_first")(expression, pattern)) }}
@@ -25,6 +30,10 @@
 
 {% macro postgres__regexp_first(expression, pattern) -%}
     substring({{ expression }} from '{{ pattern }}')
+{%- endmacro %}
+
+{% macro duckdb__regexp_first(expression, pattern) -%}
+    nullif(regexp_extract({{ expression }}, '{{ pattern }}', 0, 's'), '')
 {%- endmacro %}
 
 {# Replace every match of a regular expression by a text without backslash and dollar. #}
@@ -40,4 +49,8 @@
 
 {% macro postgres__regexp_replace_all(expression, pattern, replacement) -%}
     regexp_replace({{ expression }}, '{{ pattern }}', '{{ replacement }}', 'g')
+{%- endmacro %}
+
+{% macro duckdb__regexp_replace_all(expression, pattern, replacement) -%}
+    regexp_replace({{ expression }}, '{{ pattern }}', '{{ replacement }}', 'gs')
 {%- endmacro %}

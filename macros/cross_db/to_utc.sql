@@ -13,3 +13,7 @@
 {% macro postgres__to_utc(timestamp_column) -%}
     ({{ timestamp_column }} at time zone 'UTC')
 {%- endmacro %}
+
+{% macro duckdb__to_utc(timestamp_column) -%}
+    timezone('UTC', {{ timestamp_column }})
+{%- endmacro %}

@@ -66,11 +66,15 @@
 {% macro make_fingerprints() -%}
     {%- if execute and not fingerprints_are_there() -%}
         {%- do create_schema(fingerprints()) -%}
+        {%- call statement("make_fingerprints") -%}
+            create table if not exists {{ fingerprints() }} (
+                relation_name {{ dbt.type_string() }},
+                fingerprint {{ dbt.type_string() }}
+            )
+        {%- endcall -%}
+        {#- what asked before may have begun a transaction, which ends with the hooks -#}
+        {%- do adapter.commit() -%}
         {%- do adapter.cache_added(fingerprints()) -%}
-        create table if not exists {{ fingerprints() }} (
-            relation_name {{ dbt.type_string() }},
-            fingerprint {{ dbt.type_string() }}
-        )
     {%- endif -%}
 {%- endmacro %}
 

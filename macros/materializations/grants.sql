@@ -25,3 +25,6 @@
         {{- "," if not loop.last }}
     {%- endfor -%}
 {%- endmacro %}
+
+{# A file of DuckDB has no roles. #}
+{% macro duckdb__apply_grants(relation, grant_config, should_revoke=True) -%}{%- endmacro %}

@@ -1,6 +1,7 @@
 {#
     Before every run: stop where raw tables of an older release lack a column, or
-    a table beside them, that a selected model reads. Loads make them, not dbt.
+    a table beside them, that a selected model reads. Loads make them, not dbt; on
+    DuckDB a copy does, and without one there are none.
 #}
 {% macro check_raw_tables() -%}
     {%- set read, there, lacking = [], [], [] -%}
@@ -24,15 +25,31 @@
             {%- endfor -%}
         {%- endif -%}
     {%- endfor -%}
-    {%- for source in sources if source.schema in there -%}
+    {%- for source in sources if source.schema in there or raw_tables_are_copies() -%}
         {%- if adapter.get_relation(source.database, source.schema, source.identifier) is none -%}
             {%- do lacking.append(source.schema ~ "." ~ source.identifier) -%}
         {%- endif -%}
     {%- endfor -%}
     {%- if lacking -%}
         {%- do exceptions.raise_compiler_error(
+            "The raw tables are of an older copy, or there are none; they lack "
+            ~ lacking | join(", ") ~ ".\nRun: marquee export raw --to " ~ target.name
+            if raw_tables_are_copies() else
             "The raw tables are of an older release; they lack " ~ lacking | join(", ")
             ~ ".\nRun: marquee run (it adds what is missing, and every row stays)"
         ) -%}
     {%- endif -%}
+{%- endmacro %}
+
+{# Whether raw tables are copied here from where they landed. #}
+{% macro raw_tables_are_copies() -%}
+    {{- return(adapter.dispatch("raw_tables_are_copies")()) -}}
+{%- endmacro %}
+
+{% macro default__raw_tables_are_copies() -%}
+    {{- return(false) -}}
+{%- endmacro %}
+
+{% macro duckdb__raw_tables_are_copies() -%}
+    {{- return(true) -}}
 {%- endmacro %}

@@ -10,7 +10,7 @@
 #}
 {% macro domestic_gross_estimate(revenue, vote_count, release_date) -%}
     coalesce(
-        cast({{ revenue }} as {{ dbt.type_float() }}),
+        cast({{ revenue }} as {{ type_double() }}),
         80000 * power(greatest({{ vote_count }}, 1), 0.95)
     ) * greatest(0.42, least(
         0.85,

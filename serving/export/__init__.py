@@ -75,7 +75,7 @@ def export_marts(
         place = Place(to)
         with place.locked():
             place.tidy()
-            moment = begin_snapshot(connection, schema, names)
+            moment = begin_snapshot(connection, {schema: names})
             version = f"{moment:{STAMP}}-{secrets.token_hex(3)}"
             try:
                 marts = []

@@ -51,7 +51,7 @@ def write_mart(connection: Connection, schema: str, mart: Mart, version: Version
     try:
         for whole in batches(connection, query_of(schema, mart)):
             for month, rows in _by_month(whole, mart):
-                path, batch = version.path(mart, month), _typed(rows, mart)
+                path, batch = version.path(mart, month), typed(rows, mart)
                 batch = _without_formulas(batch, mart) if version.excel else batch
                 if part is None or part.path != path:
                     _finish(part, mart)
@@ -83,7 +83,7 @@ def _by_month(batch: pa.RecordBatch, mart: Mart) -> Iterator[tuple[Any, pa.Recor
         at += found["counts"]
 
 
-def _typed(batch: pa.RecordBatch, mart: Mart) -> pa.RecordBatch:
+def typed(batch: pa.RecordBatch, mart: Mart) -> pa.RecordBatch:
     """The mart's columns without the driver's own notes; decimals as such, not as text."""
     import pyarrow as pa
 

@@ -75,6 +75,17 @@ def _rows(connection: Connection, query: str, *values: str) -> list[tuple]:
         return cursor.fetchall()
 
 
+def schemas_in(connection: Connection) -> list[str]:
+    """Names of the schemas that this login may look into."""
+    found = _rows(
+        connection,
+        "select nspname::text from pg_namespace where has_schema_privilege(oid, 'usage')"
+        " order by nspname",
+    )
+    connection.commit()
+    return [name for (name,) in found]
+
+
 def marts_in(connection: Connection, schema: str) -> dict[str, str]:
     """Name and kind (of pg_class) of what this login can read in the schema."""
     found = _rows(
@@ -113,14 +124,24 @@ def shown(name: str) -> str:
     return one_line(name, None)
 
 
-def begin_snapshot(connection: Connection, schema: str, marts: dict[str, str]) -> datetime:
-    """Fix what all later queries see; no mart that is locked can be rebuilt meanwhile."""
+def begin_snapshot(connection: Connection, relations: dict[str, dict[str, str]]) -> datetime:
+    """Fix what all later queries see; no mart that is locked can be rebuilt meanwhile.
+
+    Args:
+        connection: nothing has been asked in its transaction.
+        relations: what will be read, by schema: name and kind, as ``marts_in`` gives them.
+    """
     with connection.cursor() as cursor:
         cursor.execute("set transaction isolation level repeatable read, read only")
         # the reporter's are for people's queries; an export takes as long as its place is slow
         cursor.execute("set local statement_timeout = 0")
         cursor.execute("set local idle_in_transaction_session_timeout = 0")
-        lockable = [_quoted(schema, name) for name, kind in marts.items() if kind != "m"]
+        lockable = [
+            quoted(schema, name)
+            for schema, names in relations.items()
+            for name, kind in names.items()
+            if kind != "m"
+        ]
         if lockable:
             cursor.execute(f"lock table {', '.join(lockable)} in access share mode")
     now = _rows(connection, "select now()")[0][0]
@@ -134,7 +155,7 @@ def describe(connection: Connection, schema: str, name: str) -> Mart:
         " col_description(attrelid, attnum), obj_description(attrelid, 'pg_class')"
         " from pg_attribute where attrelid = to_regclass($1)"
         " and attnum > 0 and not attisdropped order by attnum",
-        _quoted(schema, name),
+        quoted(schema, name),
     )
     return Mart(name, columns[0][4] if columns else None, [Column(*row[:4]) for row in columns])
 
@@ -142,20 +163,20 @@ def describe(connection: Connection, schema: str, name: str) -> Mart:
 def query_of(schema: str, mart: Mart) -> str:
     """All rows, the months of a partitioned mart one after the other."""
     selected = [
-        _quoted(column.name)
+        quoted(column.name)
         if PLAIN.fullmatch(column.type) or decimal_of(column)
-        else f"cast({_quoted(column.name)} as text) as {_quoted(column.name)}"
+        else f"cast({quoted(column.name)} as text) as {quoted(column.name)}"
         for column in mart.columns
     ]
     ordered = ""
     if mart.partition:
-        day = _quoted(mart.partition["month_of"])
+        day = quoted(mart.partition["month_of"])
         # no reader knows months of years that have not four digits: those rows have none
         known = f"{day} between '0001-01-01' and '9999-12-31'"
         selected.append(f"case when {known} then cast(date_trunc('month', {day}) as date) end")
         # by its place: a long name is cut, and is that of another column then
         ordered = f" order by {len(selected)} nulls last"
-    return f"select {', '.join(selected)} from {_quoted(schema, mart.name)}{ordered}"  # noqa: S608
+    return f"select {', '.join(selected)} from {quoted(schema, mart.name)}{ordered}"  # noqa: S608
 
 
 def batches(connection: Connection, query: str) -> Iterator[pa.RecordBatch]:
@@ -196,5 +217,5 @@ def decimal_of(column: Column) -> tuple[int, int] | None:
     return None
 
 
-def _quoted(*names: str) -> str:
+def quoted(*names: str) -> str:
     return ".".join('"{}"'.format(name.replace('"', '""')) for name in names)

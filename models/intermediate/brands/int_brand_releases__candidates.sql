@@ -73,11 +73,9 @@ final as (
         movies.runtime_minutes,
         movies.revenue_usd,
         movies.vote_count,
-        cast(
-            {{ domestic_gross_estimate(
-                'movies.revenue_usd', 'movies.vote_count', 'movies.release_date'
-            ) }} as numeric(20, 2)
-        ) as estimated_gross_usd
+        {{ rounded(domestic_gross_estimate(
+            'movies.revenue_usd', 'movies.vote_count', 'movies.release_date'
+        ), 20, 2) }} as estimated_gross_usd
     from ranked
     inner join movies on ranked.movie_id = movies.movie_id
     inner join releases

@@ -161,7 +161,7 @@ final as (
         estimated_gross_usd,
         rival_count,
         is_open_below,
-        cast(exp(expected_log_gross) as numeric(20, 2)) as expected_gross_usd,
+        {{ rounded('exp(expected_log_gross)', 20, 2) }} as expected_gross_usd,
         cast(company_affinity as numeric(6, 4)) as company_affinity,
         cast(person_affinity as numeric(6, 4)) as person_affinity,
         cast(brand_affinity as numeric(6, 4)) as brand_affinity,

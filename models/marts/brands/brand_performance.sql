@@ -107,9 +107,8 @@ final as (
         coverage.release_coverage,
         coverage.release_coverage_note,
         cast(coalesce(film_figures.movie_count, 0) as bigint) as movie_count,
-        cast(film_figures.mean_popularity as numeric(18, 6))
-            as mean_popularity,
-        cast(film_figures.mean_vote_average as numeric(6, 3))
+        {{ rounded('film_figures.mean_popularity', 18, 6) }} as mean_popularity,
+        {{ rounded('film_figures.mean_vote_average', 6, 3) }}
             as mean_vote_average,
         cast(coalesce(film_figures.vote_count, 0) as bigint) as vote_count,
         cast(film_figures.revenue_usd as numeric(20, 2)) as revenue_usd,

@@ -67,8 +67,8 @@ final as (
         summed.date_day,
         summed.movie_count,
         summed.pulled_movie_count,
-        cast(summed.mean_popularity as numeric(18, 6)) as mean_popularity,
-        cast(summed.mean_vote_average as numeric(6, 3)) as mean_vote_average,
+        {{ rounded('summed.mean_popularity', 18, 6) }} as mean_popularity,
+        {{ rounded('summed.mean_vote_average', 6, 3) }} as mean_vote_average,
         cast(summed.vote_count as bigint) as vote_count
     from summed
     inner join brands on summed.brand_key = brands.brand_key
