@@ -9,6 +9,8 @@ BOUNCER := .venv-bouncer
 AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
 DEPLOY := .venv-deploy
+API := .venv-api
+MF := .venv-mf
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
@@ -40,7 +42,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image
+  test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -219,6 +221,30 @@ $(MONITORING)/.ready:
 	  { echo "Debian's packages cannot be fetched. Install: $(MONITORS)"; exit 1; }
 	@touch $@
 
+mf: $(READY) $(MF)/.ready  ## metrics on the command line, by dbt-metricflow: ARGS='query --metrics transaction_count'
+	@$(BIN)/dbt parse --quiet
+	@PATH="$(CURDIR)/$(MF)/bin:$$PATH" $(MF)/bin/mf $(or $(ARGS),list metrics)
+
+$(MF)/.ready: docs/mf-requirements.txt
+	@echo "Installing dbt-metricflow into $(MF)"
+	@$(call environment,$(MF))
+	@$(call install,$(MF),-r $<)
+	@touch $@
+
+test-metrics: $(READY) $(API)/.ready  ## metrics in SQL, their rules, and the dashboards' figures against them
+	@$(BIN)/marquee deps
+	@$(API)/bin/pytest --quiet -rs ingestion/tests/test_semantic_metrics.py ingestion/tests/test_superset_metrics.py
+
+bench-metrics: $(READY) $(API)/.ready  ## a metric beside hand-written SQL, and how long it compiles: ROWS=1000000
+	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/metrics.py $(if $(ROWS),--rows $(ROWS))
+
+$(API)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the API's packages into $(API)"
+	@$(call environment,$(API))
+	@$(call install,$(API),-r requirements.lock)
+	@$(call install,$(API),-c requirements.lock -e '.[api]')
+	@echo '$(CURDIR)' > $@
+
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
 	@$(BIN)/marquee deps
 	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
@@ -250,4 +276,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(API) $(MF) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
