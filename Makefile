@@ -8,12 +8,14 @@ LINEAGE := .venv-lineage
 BOUNCER := .venv-bouncer
 AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
+API := .venv-api
 DEPLOY := .venv-deploy
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
 MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter promtool amtool
 ALCHEMY := 'sqlalchemy>=2,<3'
+API_TESTS := 'schemathesis>=4'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 
@@ -40,7 +42,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image
+  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -230,6 +232,21 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
 	@touch $@
 
+api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
+	@$(API)/bin/marquee api serve $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
+
+test-api: $(READY) $(API)/.ready  ## the data API on real servers, and docs/images/api.png: CHROMIUM=
+	@$(API)/bin/python -c 'import playwright, PIL, schemathesis' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))
+	@$(BIN)/marquee deps
+	@MARQUEE_API=1 $(API)/bin/pytest --quiet -rs ingestion/tests/test_api*.py
+
+$(API)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the extra api into $(API)"
+	@$(call environment,$(API))
+	@$(call install,$(API),-r requirements.lock)
+	@$(call install,$(API),-c requirements.lock -e '.[api]')
+	@touch $@
+
 up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,monitoring
 	@docker compose version >/dev/null 2>&1 || { echo "Docker with Compose is needed: https://docs.docker.com/get-docker"; exit 1; }
 	@deploy/make-secrets.sh
@@ -250,4 +267,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(API) $(DEPLOY) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
