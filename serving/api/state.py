@@ -35,8 +35,6 @@ class State:
         UserError: there is no manifest, or the profile cannot be read.
     """
 
-    builds: Builds
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.target = access.load_target(settings.target_name)
@@ -85,8 +83,8 @@ class State:
             self._start(self._renew())
 
     def _is_current(self, key: Hashable) -> bool:
-        _, _, builds = key  # type: ignore[misc]
-        return self._tokens.issuperset(builds)
+        found: CacheKey = key  # type: ignore[assignment]
+        return self._tokens.issuperset(found[2])
 
     async def _renew(self) -> None:
         try:
