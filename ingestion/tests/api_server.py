@@ -19,6 +19,7 @@ from psycopg2 import sql
 
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import execute, unused_port
+from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target, role_names
 
@@ -108,6 +109,21 @@ def serving(warehouse: Built, *options: str, **variables: str) -> Iterator[Api]:
         assert "Traceback" not in said, said[-4000:]
 
 
+@contextmanager
+def warehouse_of(built: Built, target: Target, folder: Path) -> Iterator[Built]:
+    """A copy of the built warehouse with roles, as on a server of one's own."""
+    with copy_of(built, target, folder, kind=Built) as copy:
+        copy.dbt("run-operation", "make_roles")
+        let_reporter_in(target)
+        try:
+            copy.dbt("parse")  # a manifest in its own folder
+            yield copy
+        finally:
+            for name in role_names().values():
+                for statement in ("drop owned by {} cascade", "drop role {}"):
+                    execute(copy.target, sql.SQL(statement).format(sql.Identifier(name)))
+
+
 def let_reporter_in(target: Target) -> None:
     """Make the roles' reporter a login, as an administrator would."""
     statement = sql.SQL("alter role {} login password {}")
@@ -115,14 +131,15 @@ def let_reporter_in(target: Target) -> None:
     execute(target, statement.format(name, sql.Literal(SECRET)))
 
 
-def rebuilt(warehouse: Built, mart: str, *, commit: bool = True) -> None:
-    """What a build leaves of a mart in ops.mart_builds, and its notification."""
+def rebuilt(warehouse: Built, mart: str) -> str:
+    """Do what the hook of a build does, without the build; returns its invocation."""
+    invocation = str(uuid.uuid4())
     warehouse.execute(
-        f"update ops.mart_builds set invocation_id = '{uuid.uuid4()}',"
+        f"update ops.mart_builds set invocation_id = '{invocation}',"
         f" built_at = clock_timestamp() where relation_name = 'marts.{mart}';"
         f"select pg_notify('marquee_mart_builds', 'marts.{mart}')"
-        + ("" if commit else "; rollback")
     )
+    return invocation
 
 
 def marts_of(warehouse: Built) -> dict[str, dict]:
