@@ -11,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from ingestion import __version__
 from serving.api import openapi, routes
+from serving.api.answers import SMALLEST_PACKED
 from serving.api.gate import Gate
 from serving.api.problems import ProblemError
 from serving.api.settings import Settings
@@ -59,6 +61,7 @@ def create() -> Any:
     app.add_exception_handler(ProblemError, _told)
     app.add_exception_handler(HTTPException, _of_starlette)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(GZipMiddleware, minimum_size=SMALLEST_PACKED)
     gate = Gate(app, state)
     if not settings.origins:
         return gate

@@ -76,7 +76,7 @@ def complete(document: dict[str, Any], marts: dict[str, Mart]) -> dict[str, Any]
         }
         for status, text in PROBLEMS.items()
     }
-    components["parameters"] = dict(_shared())
+    components["parameters"] = shared = dict(_shared())
     for path, item in document["paths"].items():
         for operation in item.values():
             responses = operation["responses"]
@@ -88,9 +88,19 @@ def complete(document: dict[str, Any], marts: dict[str, Mart]) -> dict[str, Any]
                 responses.update(_problems("503"))
     for mart in marts.values():
         schemas[mart.name] = _row(mart)
-        document["paths"][f"/v1/marts/{mart.name}"] = {"get": _operation(mart)}
+        operation = _operation(mart)
+        operation["parameters"] = [_once(one, shared) for one in operation["parameters"]]
+        document["paths"][f"/v1/marts/{mart.name}"] = {"get": operation}
     document["paths"] = dict(sorted(document["paths"].items(), key=_rank))
     return document
+
+
+def _once(parameter: dict[str, Any], shared: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A reference to a parameter of several marts; itself where its name means another, too."""
+    name = parameter.get("name", "select")
+    if name in ("select", "order") or shared.setdefault(name, parameter) != parameter:
+        return parameter
+    return {"$ref": f"#/components/parameters/{name}"}
 
 
 def _rank(item: tuple[str, Any]) -> tuple[bool, str]:
