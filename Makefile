@@ -8,14 +8,15 @@ LINEAGE := .venv-lineage
 BOUNCER := .venv-bouncer
 AIRFLOW := .venv-airflow
 DATABASES := .venv-databases
-DEPLOY := .venv-deploy
 API := .venv-api
+DEPLOY := .venv-deploy
 MF := .venv-mf
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
 MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter promtool amtool
 ALCHEMY := 'sqlalchemy>=2,<3'
+API_TESTS := 'schemathesis>=4'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 
@@ -42,7 +43,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics
+  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -238,13 +239,6 @@ test-metrics: $(READY) $(API)/.ready  ## metrics in SQL, their rules, and the da
 bench-metrics: $(READY) $(API)/.ready  ## a metric beside hand-written SQL, and how long it compiles: ROWS=1000000
 	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/metrics.py $(if $(ROWS),--rows $(ROWS))
 
-$(API)/.ready: requirements.lock pyproject.toml
-	@echo "Installing the API's packages into $(API)"
-	@$(call environment,$(API))
-	@$(call install,$(API),-r requirements.lock)
-	@$(call install,$(API),-c requirements.lock -e '.[api]')
-	@echo '$(CURDIR)' > $@
-
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
 	@$(BIN)/marquee deps
 	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
@@ -254,6 +248,21 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call environment,$(DATABASES))
 	@$(call install,$(DATABASES),-r requirements.lock)
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
+	@touch $@
+
+api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
+	@$(API)/bin/marquee api serve $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
+
+test-api: $(READY) $(API)/.ready  ## the data API on real servers, and docs/images/api.png: CHROMIUM=
+	@$(API)/bin/python -c 'import playwright, PIL, schemathesis' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))
+	@$(BIN)/marquee deps
+	@MARQUEE_API=1 $(API)/bin/pytest --quiet -rs ingestion/tests/test_api*.py
+
+$(API)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the extra api into $(API)"
+	@$(call environment,$(API))
+	@$(call install,$(API),-r requirements.lock)
+	@$(call install,$(API),-c requirements.lock -e '.[api]')
 	@touch $@
 
 up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,monitoring

@@ -21,6 +21,7 @@ from ingestion.warehouse.paths import PROJECT_DIR
 
 LAZY = {  # command groups whose modules are imported only when they are called
     "airflow": "airflow",
+    "api": "api",
     "db": "db",
     "doctor": "doctor",
     "export": "export",

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ingestion.warehouse.paths import PROJECT_DIR
-from ingestion.warehouse.target import schema_name
+from ingestion.warehouse.target import role_names, schema_name
 
 if TYPE_CHECKING:
     from ingestion.warehouse.target import Target
@@ -52,7 +52,12 @@ def make(cursor: Any, folder: str) -> None:
 
     (body,) = re.findall(r"do \$evidence\$.*\$evidence\$", _text(), re.DOTALL)
     environment = Environment(undefined=StrictUndefined)  # noqa: S701 - SQL, not a web page
-    quoted = {"ops": folder, "made_as": _release(), "sql_text": _quoted}
+    quoted = {
+        "ops": folder,
+        "reporter": role_names()["reporter"],
+        "made_as": _release(),
+        "sql_text": _quoted,
+    }
     cursor.execute(environment.from_string(body).render(quoted))
 
 

@@ -129,7 +129,8 @@
 {% macro fingerprint(node) -%}
     {%- set node = graph.nodes[node.unique_id] -%}
     {%- set written = [node.raw_code] -%}
-    {%- for hook in node.config["pre-hook"] + node.config["post-hook"] -%}
+    {%- for hook in node.config["pre-hook"] + node.config["post-hook"]
+        if "record_mart_build" not in hook.sql -%}
         {%- do written.append(hook.sql) -%}
     {%- endfor -%}
     {%- set texts = {"": without_comments(written | join("\n"))} -%}
@@ -180,7 +181,8 @@
         {%- if its_macros is mapping and name in its_macros -%}
             {%- set found = its_macros[name].macro -%}
             {%- if found is defined and found.unique_id not in texts
-                and not found.original_file_path.endswith("fingerprints.sql") -%}
+                and found.original_file_path.split("/")[-1]
+                not in ["fingerprints.sql", "mart_builds.sql"] -%}
                 {%- do texts.update(
                     {found.unique_id: without_comments(found.macro_sql)}
                 ) -%}

@@ -6,10 +6,12 @@
 #}
 {% macro evidence_tables_sql() -%}
     {%- set ops = generate_schema_name("ops", none) -%}
+    {%- set reporter = marquee_roles().reporter -%}
     {%- set made_as = evidence_release() -%}
 do $evidence$
 declare
     folder constant text := {{ sql_text(ops) }};
+    reporter constant text := {{ sql_text(reporter) }};
     path constant text := current_setting('search_path');
     ours text;
 begin
@@ -26,7 +28,7 @@ begin
         select from pg_class
         where relnamespace = to_regnamespace(quote_ident(folder)) and relname in (
             'invocations', 'steps', 'landings', 'totals', 'node_results',
-            'freshness', 'table_sizes'
+            'freshness', 'table_sizes', 'mart_builds'
         )
     ) then
         raise exception 'the schema % holds tables of somebody else', folder;
@@ -104,6 +106,16 @@ begin
         estimated_rows bigint,
         primary key (invocation_id, schema_name, table_name)
     );
+    -- the latest build of each mart (macros/operations/mart_builds.sql), which its readers may see
+    create table if not exists mart_builds (
+        relation_name text primary key,
+        invocation_id text not null,
+        built_at timestamptz not null
+    );
+    if exists (select from pg_roles where rolname = reporter) then
+        execute format('grant usage on schema %I to %I', folder, reporter);
+        execute format('grant select on mart_builds to %I', reporter);
+    end if;
     execute format('comment on table invocations is %L', {{ sql_text(made_as) }});
     perform set_config('search_path', path, true);
 exception when others or query_canceled then
@@ -114,5 +126,5 @@ $evidence$
 
 {# What the tables' comment says: another release has others. #}
 {% macro evidence_release() -%}
-    {{ return("Marquee: evidence of runs, 1") }}
+    {{ return("Marquee: evidence of runs, 2") }}
 {%- endmacro %}

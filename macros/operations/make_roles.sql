@@ -179,6 +179,17 @@ begin
         );
     end if;
 
+    -- the reporter sees when marts were built, and nothing else of the evidence
+    if exists (
+        select from pg_class
+        where
+            relnamespace = to_regnamespace(quote_ident(evidence))
+            and relname = 'mart_builds'
+    ) then
+        execute format('grant usage on schema %I to %I', evidence, reporter);
+        execute format('grant select on %I.mart_builds to %I', evidence, reporter);
+    end if;
+
     -- the reporter reads what the models' grants say, as after a build
     for found in
         select distinct pg_class.oid::regclass as name, nspname

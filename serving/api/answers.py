@@ -1,0 +1,143 @@
+"""Answers, kept for as long as the marts that they come from are not built anew."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+
+from ingestion import __version__
+from serving.api import measures
+
+SMALLEST_PACKED = 1024  # bytes; what is smaller is sent as it is
+OVERHEAD = 1000  # bytes that an entry takes besides its content, about
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass
+class Answer:
+    """What is sent for a request.
+
+    Attributes:
+        content: the body.
+        headers: of the body, whoever gets it.
+        packed: the body in gzip, once somebody has asked for it.
+    """
+
+    content: bytes
+    headers: Headers
+    packed: bytes | None = field(default=None, repr=False)
+
+    @property
+    def size(self) -> int:
+        return OVERHEAD + len(self.content) + len(self.packed or b"")
+
+    async def in_gzip(self) -> bytes:
+        if self.packed is None:
+            pack = gzip.compress
+            if len(self.content) > 256 * 1024:
+                self.packed = await asyncio.to_thread(pack, self.content, 4, mtime=0)
+            else:
+                self.packed = pack(self.content, 4, mtime=0)
+        return self.packed
+
+
+def tag_of(path: str, query_string: bytes, builds: tuple[str, ...]) -> bytes:
+    """The ETag of an answer, known before it is made: builds and request decide what it is."""
+    packed = f"{__version__} {path} {' '.join(builds)} ".encode() + query_string
+    return b'W/"' + hashlib.blake2b(packed, digest_size=16).hexdigest().encode() + b'"'
+
+
+class Answers:
+    """A cache bounded in bytes; what is asked for at the same time is made once.
+
+    Args:
+        most: bytes that it holds. The entries used least recently go first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+        self._kept: OrderedDict[Hashable, tuple[Answer, int]] = OrderedDict()
+        self._under_way: dict[Hashable, asyncio.Task[Answer]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> Answer | None:
+        """The answer that is kept under a key."""
+        if found := self._kept.get(key):
+            self._kept.move_to_end(key)
+            return found[0]
+        return None
+
+    async def made(
+        self, key: Hashable, make: Callable[[], Awaitable[Answer]], *, keep: bool
+    ) -> Answer:
+        """The answer of a key: the one that is being made, or a new one.
+
+        One who leaves does not stop it, as others may wait for it.
+
+        Args:
+            key: the request with the builds of all that it reads.
+            make: makes it.
+            keep: whether it may serve later requests, too.
+        """
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.ensure_future(self._make(key, make, keep=keep))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
+        else:
+            measures.COALESCED.inc()
+        return await asyncio.shield(task)
+
+    def clear(self) -> None:
+        """Forget all answers; those under way are not kept either."""
+        self._kept.clear()
+        self._under_way.clear()
+        self._hold(0)
+
+    def keep_only(self, is_current: Callable[[Hashable], bool]) -> None:
+        """Forget the answers whose keys are of the past."""
+        for key in [key for key in self._kept if not is_current(key)]:
+            self._drop(key)
+
+    def resize(self, key: Hashable) -> None:
+        """Count an answer anew, after it was packed."""
+        if key in self._kept:
+            self._put(key, self._kept[key][0])
+
+    async def _make(
+        self, key: Hashable, make: Callable[[], Awaitable[Answer]], *, keep: bool
+    ) -> Answer:
+        answer = await make()
+        if keep and self._under_way.get(key) is asyncio.current_task():
+            self._put(key, answer)
+        return answer
+
+    def _done(self, key: Hashable, task: asyncio.Task[Answer]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # all who asked have it
+
+    def _put(self, key: Hashable, answer: Answer) -> None:
+        self._drop(key)
+        if answer.size > self.most // 8:  # one that would push out many others
+            return
+        self._kept[key] = (answer, answer.size)
+        self._hold(self.held + answer.size)
+        while self.held > self.most:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Hashable) -> None:
+        if found := self._kept.pop(key, None):
+            self._hold(self.held - found[1])
+
+    def _hold(self, size: int) -> None:
+        self.held = size
+        measures.CACHE_BYTES.set(size)

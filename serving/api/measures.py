@@ -1,0 +1,72 @@
+"""Figures of the API for Prometheus, summed over all its processes.
+
+prometheus-client keeps them in files of PROMETHEUS_MULTIPROC_DIR, which ``service`` makes before
+any process imports this.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+REQUESTS = Counter(
+    "marquee_api_requests", "Requests, by path and status.", ["path", "mart", "status"]
+)
+SECONDS = Histogram(
+    "marquee_api_request_duration_seconds",
+    "Time to the last byte of an answer.",
+    ["path"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+HITS = Counter("marquee_api_cache_hits", "Requests answered from the cache.")
+MISSES = Counter("marquee_api_cache_misses", "Requests that were not in the cache.")
+COALESCED = Counter("marquee_api_coalesced", "Requests that waited for the query of an equal one.")
+QUERIES = Counter("marquee_api_queries", "Queries sent to the warehouse.")
+QUEUE = Gauge(
+    "marquee_api_queue", "Requests that wait for a connection.", multiprocess_mode="livesum"
+)
+CACHE_BYTES = Gauge(
+    "marquee_api_cache_bytes", "Bytes that the caches hold.", multiprocess_mode="livesum"
+)
+CONNECTED = Gauge(
+    "marquee_api_warehouse_connected",
+    "Processes that follow the builds of the warehouse.",
+    multiprocess_mode="livesum",
+)
+BUILT_AT = Gauge(
+    "marquee_api_mart_build_timestamp_seconds",
+    "When a mart was built, as far as this API knows.",
+    ["mart"],
+    multiprocess_mode="livemax",
+)
+
+
+def text() -> bytes:
+    """All figures in Prometheus' text format."""
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if not _is_alive(int(pid)):
+            multiprocess.mark_process_dead(int(pid), str(folder))
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, str(folder))
+    return generate_latest(registry)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

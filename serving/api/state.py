@@ -1,0 +1,104 @@
+"""One process of a server: the catalogue, the cache, and what keeps them true."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Hashable
+from pathlib import Path
+from typing import Any
+
+from ingestion.errors import UserError
+from ingestion.evidence import tables
+from ingestion.warehouse import access
+from ingestion.warehouse.paths import STATE_DIR
+from serving.api import catalogue, measures
+from serving.api.answers import Answers
+from serving.api.builds import Build, Builds
+from serving.api.catalogue import Mart
+from serving.api.keys import Keys
+from serving.api.rates import Rates
+from serving.api.reading import Reader
+from serving.api.settings import Settings, reader
+
+LOG = logging.getLogger("marquee.api")
+CacheKey = tuple[str, bytes, tuple[str, ...]]  # path, query string, tokens of builds
+
+
+class State:
+    """What the requests of a process share.
+
+    Args:
+        settings: of the server.
+
+    Raises:
+        UserError: there is no manifest, or the profile cannot be read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.target = access.load_target(settings.target_name)
+        self.manifest = Path(settings.manifest)
+        self.marts = self._read_manifest()
+        self.keys = Keys(STATE_DIR)
+        self.rates = Rates(settings.rates)
+        self.answers = Answers(settings.cache_bytes)
+        self.reader = Reader(
+            reader(self.target), settings.connections, settings.wait, settings.timeout
+        )
+        self.builds = Builds(
+            self.reader, tables.schema(self.target), self.answers.clear, self._looked
+        )
+        self._tokens: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        await self.reader.open()
+        self._start(self.builds.follow())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.reader.close()
+
+    def build_of(self, mart: Mart) -> Build | None:
+        """The build that a mart's answers are of; none of a view, whose rows change without one."""
+        return None if mart.is_live else self.builds.known.get(mart.relation_name)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _looked(self) -> None:
+        """After each look at the builds: forget old answers, and see whether models changed."""
+        tokens = {build.token for build in self.builds.known.values()}
+        if tokens != self._tokens:
+            self._tokens = tokens
+            self.answers.keep_only(self._is_current)
+            for mart in self.marts.values():
+                if build := self.builds.known.get(mart.relation_name):
+                    measures.BUILT_AT.labels(mart.name).set(build.built_at.timestamp())
+        if self._manifest_mark() != self._mark:
+            self._start(self._renew())
+
+    def _is_current(self, key: Hashable) -> bool:
+        found: CacheKey = key  # type: ignore[assignment]
+        return self._tokens.issuperset(found[2])
+
+    async def _renew(self) -> None:
+        try:
+            self.marts = await asyncio.to_thread(self._read_manifest)
+        except UserError as error:
+            LOG.warning("The marts of before are served: %s", error.message)
+
+    def _read_manifest(self) -> dict[str, Mart]:
+        self._mark = self._manifest_mark()
+        return catalogue.read(self.manifest, self.target, self.settings.schema)
+
+    def _manifest_mark(self) -> tuple[int, int] | None:
+        try:
+            found = self.manifest.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
