@@ -1,7 +1,7 @@
-"""Metrics as dbt's YAML declares them, asked by name: SQL for PostgreSQL, with values as parameters.
+"""Metrics as dbt's YAML declares them, asked by name: SQL for PostgreSQL and its parameters.
 
-``Metrics.load`` reads what dbt has written, ``Metrics.compile`` makes a query of a request. Names in
-the SQL are those of the manifest; what a user gives is either such a name or a parameter.
+``Metrics.load`` reads what dbt has written, ``Metrics.compile`` makes a query of a request. Names
+in the SQL are those of the manifest; what a user gives is either such a name or a parameter.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Metrics:
         """Import MetricFlow and make its engine, so that the first query need not."""
         self._compiler.prepare()
 
-    def list(self) -> list[Metric]:
+    def list(self) -> Sequence[Metric]:
         """All metrics, by name; one that has several marts is there once."""
         return [self._metrics[name] for name in self._listed]
 
@@ -132,6 +132,7 @@ class Metrics:
         self,
         names: Sequence[str],
         group_by: Sequence[str] = (),
+        *,
         since: Any = None,
         until: Any = None,
         filters: Sequence[Filter] = (),
@@ -180,7 +181,7 @@ class Metrics:
         template, columns = self._template(request, metrics, model)
         return Query(template, tuple(values), columns, model.mart)
 
-    def _named(self, names: Sequence[str]) -> list[Metric]:
+    def _named(self, names: Sequence[str]) -> Sequence[Metric]:
         if not names:
             raise MetricsError("metrics", "No metric is named.", "Name one or more.")
         _check_once("metrics", names)
@@ -311,7 +312,7 @@ def _is_true(each: Filter) -> bool:
     return bool(parsed("filters", each.dimension, each.value, kind_of("boolean")))
 
 
-def _values(each: Filter, model: Model) -> list[Any]:
+def _values(each: Filter, model: Model) -> Sequence[Any]:
     if each.operator == "null":
         return []
     kind: Kind = kind_of(model.dimensions[each.dimension].type)
