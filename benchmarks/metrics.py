@@ -15,10 +15,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from benchmarks.running import execute
 from ingestion.dbt_runner import target_path
-from ingestion.warehouse.target import load_target
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.paths import PROJECT_DIR
 from serving.metrics import Metrics
+
+sys.path.insert(0, str(PROJECT_DIR))
+from benchmarks.running import execute  # noqa: E402
 
 ROUNDS = 15
 ROWS = """
