@@ -21,7 +21,7 @@ from ingestion.warehouse.paths import PROJECT_DIR
 from serving.metrics import Metrics
 
 sys.path.insert(0, str(PROJECT_DIR))
-from benchmarks.running import execute  # noqa: E402
+from benchmarks.running import execute
 
 ROUNDS = 15
 ROWS = """
@@ -30,6 +30,7 @@ ROWS = """
         case when n % 10 = 0 then 'USD' else 'EUR' end as currency_code,
         cast(n % 700 as numeric(20, 4)) as amount
     from generate_series(1, {rows}) as n
+    order by date_day
 """
 BY_HAND = """
     select date_day, currency_code, sum(amount) from marts.daily_transactions
