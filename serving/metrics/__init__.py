@@ -20,7 +20,7 @@ from serving.metrics import catalogue
 from serving.metrics.catalogue import GRAINS, TIME_TO_FILTER, Dimension, Metric, Model
 from serving.metrics.compiler import Compiler
 from serving.metrics.errors import MetricsError
-from serving.metrics.values import Kind, bounds, kind_of, parsed
+from serving.metrics.values import DAY, Kind, bounds, kind_of, parsed
 
 __all__ = ["Column", "Dimension", "Filter", "Metric", "Metrics", "MetricsError", "Query"]
 
@@ -252,6 +252,8 @@ def _read(manifest: Path | dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_metricflow(model: Model, name: str) -> str:
+    if name == "day" and model.time is DAY:
+        return f"{model.entity}__{TIME_TO_FILTER}"  # a day already: it need not be cut
     return f"{model.entity}__{name}" if name in model.dimensions else f"metric_time__{name}"
 
 
