@@ -1,7 +1,7 @@
-"""Metrics as dbt's YAML declares them, asked by name: SQL for PostgreSQL, with values as parameters.
+"""Metrics as dbt's YAML declares them, asked by name: SQL for PostgreSQL and its parameters.
 
-``Metrics.load`` reads what dbt has written, ``Metrics.compile`` makes a query of a request. Names in
-the SQL are those of the manifest; what a user gives is either such a name or a parameter.
+``Metrics.load`` reads what dbt has written, ``Metrics.compile`` makes a query of a request. Names
+in the SQL are those of the manifest; what a user gives is either such a name or a parameter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from serving.metrics import catalogue
 from serving.metrics.catalogue import GRAINS, TIME_TO_FILTER, Dimension, Metric, Model
 from serving.metrics.compiler import Compiler
 from serving.metrics.errors import MetricsError
-from serving.metrics.values import Kind, bounds, kind_of, parsed
+from serving.metrics.values import DAY, Kind, bounds, kind_of, parsed
 
 __all__ = ["Column", "Dimension", "Filter", "Metric", "Metrics", "MetricsError", "Query"]
 
@@ -124,7 +124,7 @@ class Metrics:
         """Import MetricFlow and make its engine, so that the first query need not."""
         self._compiler.prepare()
 
-    def list(self) -> list[Metric]:
+    def list(self) -> Sequence[Metric]:
         """All metrics, by name; one that has several marts is there once."""
         return [self._metrics[name] for name in self._listed]
 
@@ -132,6 +132,7 @@ class Metrics:
         self,
         names: Sequence[str],
         group_by: Sequence[str] = (),
+        *,
         since: Any = None,
         until: Any = None,
         filters: Sequence[Filter] = (),
@@ -180,7 +181,7 @@ class Metrics:
         template, columns = self._template(request, metrics, model)
         return Query(template, tuple(values), columns, model.mart)
 
-    def _named(self, names: Sequence[str]) -> list[Metric]:
+    def _named(self, names: Sequence[str]) -> Sequence[Metric]:
         if not names:
             raise MetricsError("metrics", "No metric is named.", "Name one or more.")
         _check_once("metrics", names)
@@ -251,6 +252,8 @@ def _read(manifest: Path | dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_metricflow(model: Model, name: str) -> str:
+    if name == "day" and model.time is DAY:
+        return f"{model.entity}__{TIME_TO_FILTER}"  # a day already: it need not be cut
     return f"{model.entity}__{name}" if name in model.dimensions else f"metric_time__{name}"
 
 
@@ -311,7 +314,7 @@ def _is_true(each: Filter) -> bool:
     return bool(parsed("filters", each.dimension, each.value, kind_of("boolean")))
 
 
-def _values(each: Filter, model: Model) -> list[Any]:
+def _values(each: Filter, model: Model) -> Sequence[Any]:
     if each.operator == "null":
         return []
     kind: Kind = kind_of(model.dimensions[each.dimension].type)

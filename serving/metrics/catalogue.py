@@ -114,7 +114,7 @@ def read(semantic_manifest: dict[str, Any], manifest: dict[str, Any]) -> dict[st
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model"
     }
-    models = {}
+    models: dict[str, Model] = {}
     for each in semantic_manifest["semantic_models"]:
         model = _model(each, columns[each["node_relation"]["relation_name"]])
         models |= {measure["name"]: model for measure in each["measures"]}

@@ -73,4 +73,4 @@ def _engine(semantic_manifest: dict[str, Any]) -> Any:
         sql_plan_renderer = PostgresSQLSqlPlanRenderer()
 
     parsed = parse_manifest_from_dbt_generated_manifest(json.dumps(semantic_manifest))
-    return MetricFlowEngine(SemanticManifestLookup(parsed), Renderer())  # type: ignore[arg-type]
+    return MetricFlowEngine(SemanticManifestLookup(parsed), Renderer())
