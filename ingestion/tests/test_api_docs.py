@@ -1,6 +1,6 @@
 """The description of the data API: its page in Chromium offline, and requests made of it.
 
-Asked for by ``make test-api``, which installs schemathesis and playwright; CHROMIUM names a browser.
+``make test-api`` asks for it, and installs schemathesis and playwright; CHROMIUM names a browser.
 """
 
 from __future__ import annotations
