@@ -76,6 +76,9 @@ def complete(document: dict[str, Any], marts: dict[str, Mart]) -> dict[str, Any]
         }
         for status, text in PROBLEMS.items()
     }
+    # uvicorn's own answer, before any of this is asked
+    plain = {"schema": {"type": "string"}, "example": "Invalid HTTP request received."}
+    components["responses"]["Problem400"]["content"]["text/plain"] = plain
     components["parameters"] = shared = dict(_shared())
     for path, item in document["paths"].items():
         for operation in item.values():
@@ -185,7 +188,7 @@ def _operation(mart: Mart) -> dict[str, Any]:
     return {
         "tags": ["marts"],
         "operationId": f"read_{mart.name}",
-        "summary": mart.name,
+        "summary": mart.description.partition(". ")[0].partition("\n")[0].rstrip("."),
         "description": mart.description,
         "security": [{"key": []}],
         "parameters": list(_parameters(mart)),
@@ -199,7 +202,6 @@ def _operation(mart: Mart) -> dict[str, Any]:
 
 def _parameters(mart: Mart) -> Iterator[dict[str, Any]]:
     names = list(mart.columns)
-    pattern = "|".join(names)
     yield {
         "name": "select",
         "in": "query",
@@ -210,7 +212,7 @@ def _parameters(mart: Mart) -> Iterator[dict[str, Any]]:
         "name": "order",
         "in": "query",
         "description": "Columns to sort by, `-` before one for descending; nulls come last.",
-        "schema": {"type": "string", "pattern": f"^-?({pattern})(,-?({pattern})){{0,4}}$"},
+        "schema": {"type": "string", "examples": [f"-{names[-1]},{names[0]}"]},
     }
     for name, _ in _shared():
         yield {"$ref": f"#/components/parameters/{name}"}

@@ -21,7 +21,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         port: its port.
         workers: processes that answer requests.
     """
-    import uvicorn  # of the extra: commands that need none of it come here, too
+    import uvicorn  # of the extra
 
     with tempfile.TemporaryDirectory(prefix="marquee-api-") as folder:
         settings = replace(settings, folder=folder)
