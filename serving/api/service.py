@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -33,6 +34,8 @@ def main(host: str, port: int, workers: int) -> None:
     """Serve by the settings of the environment. The server's folder goes with it."""
     import uvicorn  # of the extra
 
+    # uvicorn ends with the signal that it got, which would leave the folder
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="marquee-api-") as folder:
         settings = replace(Settings.of_environment(), folder=folder)
         Rates.make(settings.rates)
