@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from dataclasses import replace
 
+from ingestion.warehouse.paths import PROJECT_DIR
 from serving.api.rates import Rates
 from serving.api.settings import Settings
 
@@ -13,18 +16,28 @@ FACTORY = "serving.api.app:create"
 
 
 def serve(settings: Settings, host: str, port: int, workers: int) -> None:
-    """Serve until stopped. A worker that dies is replaced, and the others go on.
+    """Become the server, until it is stopped: uvicorn wants the main thread for its signals.
 
     Args:
-        settings: of the server; its folder is made here, for as long as the server runs.
+        settings: of the server.
         host: address to listen on.
         port: its port.
-        workers: processes that answer requests.
+        workers: processes that answer requests. One that dies is replaced.
     """
+    settings.to_environment()
+    os.chdir(PROJECT_DIR)
+    command = [sys.executable, "-m", "serving.api.service", host, str(port), str(workers)]
+    os.execv(sys.executable, command)  # noqa: S606
+
+
+def main(host: str, port: int, workers: int) -> None:
+    """Serve by the settings of the environment. The server's folder goes with it."""
     import uvicorn  # of the extra
 
+    # uvicorn ends with the signal that it got, which would leave the folder
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="marquee-api-") as folder:
-        settings = replace(settings, folder=folder)
+        settings = replace(Settings.of_environment(), folder=folder)
         Rates.make(settings.rates)
         settings.to_environment()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -42,3 +55,7 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
             timeout_graceful_shutdown=10,
             limit_concurrency=1000,
         )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
