@@ -29,6 +29,8 @@ Rows of the marts, as JSON, JSON lines, CSV or Arrow. Send `Authorization: Beare
 `amount__gte=5`, `amount__lt=10` (also `__gt`, `__lte`), `city_name__null=true`.
 **Pages**: `limit`, then `cursor` with `next` of the page before. Times are in UTC.
 All rows of a large mart: `marquee export marts`.
+
+**Metrics** mean the same in every tool: `/v1/metrics/transaction_count?group_by=month,city_name`.
 """
 EXPOSED = ("ETag", "Link", "Next-Cursor", "Warehouse-Build", "Age", "Warning", "Retry-After")
 
@@ -82,7 +84,10 @@ def _describe(app: Any, state: State) -> None:
         marts = state.marts
         if made.get("marts") is not marts:  # they may be read anew
             app.openapi_schema = None
-            made["marts"], made["document"] = marts, openapi.complete(plain(), marts)
+            made["marts"], made["document"] = (
+                marts,
+                openapi.complete(plain(), marts, state.metrics),
+            )
         return made["document"]
 
     app.openapi = described

@@ -124,7 +124,7 @@ def _mart(node: dict, target: Target, schema: str | None, keys: list[tuple[str, 
     columns = {
         column["name"]: Column(
             column["name"],
-            _type(column["data_type"] or "text"),
+            plain_type(column["data_type"] or "text"),
             column["description"].strip(),
             is_live or "not_null" not in {rule["type"] for rule in column["constraints"]},
         )
@@ -145,7 +145,8 @@ def _mart(node: dict, target: Target, schema: str | None, keys: list[tuple[str, 
     )
 
 
-def _type(written: str) -> str:
+def plain_type(written: str) -> str:
+    """PostgreSQL's name of a type that contracts write in several ways."""
     name, bracket, rest = " ".join(written.lower().split()).partition("(")
     plain = _SAME.get(name.strip(), name.strip())
     if plain == "numeric" and bracket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -9,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from serving.api import formats, measures
+from serving.api import figures, formats, measures
 from serving.api.answers import SMALLEST_PACKED, Answer, Headers, tag_of
 from serving.api.builds import Build
 from serving.api.catalogue import Mart
+from serving.api.figures import Figures
 from serving.api.problems import ProblemError
 from serving.api.query import parsed
 from serving.api.state import State
@@ -22,8 +24,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MART = re.compile(r"/v1/marts/([^/]+)")
+METRICS = re.compile(r"/v1/metrics/([^/]+)")
+MOST_KNOWN = 10_000  # requests for metrics whose mart is known
 LONGEST_QUERY = 16_384  # bytes of a query string
-PATHS = ("/v1/marts", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
+PATHS = ("/v1/marts", "/v1/metrics", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
 LOG = logging.getLogger("marquee.api")
 _NO_GZIP = re.compile(rb"gzip\s*;\s*q=0(\.0*)?\s*(,|$)")
 
@@ -58,6 +62,8 @@ class Gate:
                 self._admit(scope)
             if mart:
                 await self._page(scope, noted, mart[1])
+            elif metrics := METRICS.fullmatch(path):
+                await self._figures(scope, noted, metrics[1])
             else:
                 await self.app(scope, receive, noted)
         except ProblemError as problem:
@@ -79,6 +85,8 @@ class Gate:
             return "/v1/marts/{mart}", mart[1] if mart[1] in self.state.marts else ""
         if path in PATHS:
             return path, ""
+        if METRICS.fullmatch(path):
+            return "/v1/metrics/{metrics}", ""
         known = path.startswith("/v1/marts/") and path.endswith("/schema")
         return "/v1/marts/{mart}/schema" if known else "other", ""
 
@@ -111,11 +119,55 @@ class Gate:
             )
 
     async def _page(self, scope: Scope, send: Send, name: str) -> None:
-        if scope["method"] not in ("GET", "HEAD"):
-            raise ProblemError(405, "Marts can only be read.", "Send GET.")
+        _check_method(scope)
         mart = self.state.marts.get(name)
         if mart is None:
             raise ProblemError(404, "There is no such mart.", "GET /v1/marts lists them.")
+        await self._answer(
+            scope, send, mart, lambda build: self._made(mart, build, scope["query_string"])
+        )
+
+    async def _figures(self, scope: Scope, send: Send, names: str) -> None:
+        _check_method(scope)
+        metrics, query_string = self.state.metrics, scope["query_string"]
+        if metrics is None:
+            raise ProblemError(
+                503,
+                "No metrics are served; the server's log says why.",
+                "Let the server's operator run `marquee run`.",
+                retry_after=30,
+            )
+
+        async def asked() -> Figures:
+            # MetricFlow takes some milliseconds, in which others are answered
+            return await asyncio.to_thread(
+                figures.parsed, metrics, self.state.marts, names, query_string
+            )
+
+        request = (scope["path"], query_string)
+        mart, first = self.state.figured.get(request), None
+        if mart is None:
+            first = await asked()
+            mart = first.mart
+            if len(self.state.figured) >= MOST_KNOWN:
+                self.state.figured.clear()
+            self.state.figured[request] = mart
+
+        async def made(build: Build | None) -> Answer:
+            wanted = first or await asked()
+            content = await self.state.reader.figures(wanted, build.token if build else None)
+            return Answer(content, [(b"content-type", formats.CONTENT_TYPES[wanted.format])])
+
+        await self._answer(scope, send, mart, made)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        send: Send,
+        mart: Mart,
+        make: Callable[[Build | None], Awaitable[Answer]],
+    ) -> None:
+        """Answer from the cache, or with what is made of the mart's latest build."""
         build = self.state.build_of(mart)
         builds = (build.token,) if build else ()
         headers = self._headers(build)
@@ -131,7 +183,7 @@ class Gate:
             measures.MISSES.inc()
             found = await self.state.answers.made(
                 key,
-                lambda: self._made(mart, build, scope["query_string"]),
+                lambda: make(build),
                 keep=bool(build) and self.state.builds.is_connected,
             )
         else:
@@ -179,6 +231,11 @@ class Gate:
             headers.append((b"link", f'<?{following}>; rel="next"'.encode("ascii")))
             headers.append((b"next-cursor", cursor.encode("ascii")))
         return Answer(content, headers)
+
+
+def _check_method(scope: Scope) -> None:
+    if scope["method"] not in ("GET", "HEAD"):
+        raise ProblemError(405, "It can only be read.", "Send GET.")
 
 
 def header(scope: Scope, name: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from serving.api.catalogue import Column, Mart
 from serving.api.formats import CONTENT_TYPES
 from serving.api.query import FORMATS, LARGEST, LIMIT, MOST_VALUES
+from serving.metrics import Metrics
 
 _TYPES: dict[str, dict[str, Any]] = {
     "smallint": {"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1},
@@ -53,8 +54,10 @@ PROBLEMS = {
 }
 
 
-def complete(document: dict[str, Any], marts: dict[str, Mart]) -> dict[str, Any]:
-    """FastAPI's description with the marts, keys and errors."""
+def complete(
+    document: dict[str, Any], marts: dict[str, Mart], metrics: Metrics | None
+) -> dict[str, Any]:
+    """FastAPI's description with the marts, metrics, keys and errors."""
     components = document.setdefault("components", {})
     components["securitySchemes"] = {
         "key": {
@@ -94,6 +97,8 @@ def complete(document: dict[str, Any], marts: dict[str, Mart]) -> dict[str, Any]
         operation = _operation(mart)
         operation["parameters"] = [_once(one, shared) for one in operation["parameters"]]
         document["paths"][f"/v1/marts/{mart.name}"] = {"get": operation}
+    if metrics:
+        document["paths"]["/v1/metrics/{metrics}"] = {"get": _metrics_operation(metrics, shared)}
     document["paths"] = dict(sorted(document["paths"].items(), key=_rank))
     return document
 
@@ -157,8 +162,8 @@ def _row(mart: Mart) -> dict[str, Any]:
     return {"type": "object", "description": mart.description, "properties": properties}
 
 
-def _operation(mart: Mart) -> dict[str, Any]:
-    row = {"$ref": f"#/components/schemas/{mart.name}"}
+def _content(row: dict[str, Any]) -> dict[str, Any]:
+    """Bodies of an answer, by content type."""
     page = {
         "type": "object",
         "required": ["build", "next", "data"],
@@ -169,22 +174,26 @@ def _operation(mart: Mart) -> dict[str, Any]:
         },
     }
     schemas = {"json": page, "ndjson": {"type": "string"}, "csv": {"type": "string"}}
-    content = {
+    return {
         CONTENT_TYPES[name].decode().partition(";")[0]: {
             "schema": schemas.get(name, {"type": "string", "format": "binary"})
         }
         for name in FORMATS
     }
-    headers = {
-        name: {"description": text, "schema": {"type": "string"}}
-        for name, text in {
-            "ETag": "Changes with the request and the build.",
-            "Warehouse-Build": "The dbt invocation that built the mart.",
-            "Link": "The next page.",
-            "Next-Cursor": "Its cursor.",
-            "Age": "Seconds since the warehouse answered last; only while it does not.",
-        }.items()
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    texts = {
+        "ETag": "Changes with the request and the build.",
+        "Warehouse-Build": "The dbt invocation that built the mart.",
+        "Link": "The next page.",
+        "Next-Cursor": "Its cursor.",
+        "Age": "Seconds since the warehouse answered last; only while it does not.",
     }
+    return {name: {"description": texts[name], "schema": {"type": "string"}} for name in names}
+
+
+def _operation(mart: Mart) -> dict[str, Any]:
     return {
         "tags": ["marts"],
         "operationId": f"read_{mart.name}",
@@ -193,7 +202,62 @@ def _operation(mart: Mart) -> dict[str, Any]:
         "security": [{"key": []}],
         "parameters": list(_parameters(mart)),
         "responses": {
-            "200": {"description": "A page of rows.", "headers": headers, "content": content},
+            "200": {
+                "description": "A page of rows.",
+                "headers": _headers("ETag", "Warehouse-Build", "Link", "Next-Cursor", "Age"),
+                "content": _content({"$ref": f"#/components/schemas/{mart.name}"}),
+            },
+            "304": {"description": "As If-None-Match has it."},
+            **_problems(*PROBLEMS),
+        },
+    }
+
+
+def _metrics_operation(metrics: Metrics, shared: dict[str, Any]) -> dict[str, Any]:
+    names = [metric.name for metric in metrics.list()]
+    row = {"type": "object", "description": "A column for each of group_by and of the metrics."}
+    texts = {
+        "group_by": "Dimensions of the metrics, or day, week, month, quarter, year; with commas.",
+        "since": "The first day, or moment in UTC.",
+        "until": "The last day, which counts to its end; or the moment before which it ends.",
+        "order": "Columns of the answer, `-` before one for descending.",
+    }
+    samples = {"group_by": "month", "since": "2024-01-01", "until": "2024-12-31", "order": "month"}
+    limit = shared["limit"]["schema"] | {"default": LARGEST}
+    return {
+        "tags": ["metrics"],
+        "operationId": "read_metrics",
+        "summary": "Figures of metrics",
+        "description": "Metrics of one mart, separated by commas. Each dimension is a filter, as "
+        "the columns of marts are: `currency_code=EUR`, `city_name__in=Paris`. Amounts need "
+        "`currency_code`, to group by or as a filter. `/v1/metrics` lists all of them.",
+        "security": [{"key": []}],
+        "parameters": [
+            {
+                "name": "metrics",
+                "in": "path",
+                "required": True,
+                "description": "Names, separated by commas.",
+                "schema": {"type": "string", "examples": names[:1]},
+            },
+            *(
+                {
+                    "name": name,
+                    "in": "query",
+                    "description": text,
+                    "schema": {"type": "string", "examples": [samples[name]]},
+                }
+                for name, text in texts.items()
+            ),
+            shared["limit"] | {"description": "Rows of the answer.", "schema": limit},
+            {"$ref": "#/components/parameters/format"},
+        ],
+        "responses": {
+            "200": {
+                "description": "All rows of the answer.",
+                "headers": _headers("ETag", "Warehouse-Build", "Age"),
+                "content": _content(row),
+            },
             "304": {"description": "As If-None-Match has it."},
             **_problems(*PROBLEMS),
         },

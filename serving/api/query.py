@@ -106,14 +106,13 @@ def parsed(mart: Mart, query_string: bytes) -> Query:
     Raises:
         ProblemError: a parameter is unknown, repeated, or has a value that cannot be.
     """
-    given = _given(query_string)
     filters, plain = [], {}
-    for name, values in given.items():
+    for name, values in given(query_string).items():
         found = _column_and_operator(mart, name)
         if found:
             filters.append(_filter(*found, name, values))
         elif name in RESERVED:
-            plain[name] = _only(name, values)
+            plain[name] = once(name, values)
         else:
             raise _unknown(mart, name)
     order = _order(mart, plain.get("order"))
@@ -123,10 +122,10 @@ def parsed(mart: Mart, query_string: bytes) -> Query:
         filters=tuple(sorted(filters, key=lambda one: (one.column.name, one.operator))),
         order=order,
         limit=_limit(mart, plain.get("limit")),
-        format=_one_of("format", plain.get("format", "json"), FORMATS),
+        format=one_of("format", plain.get("format", "json"), FORMATS),
         after=None,
         build=None,
-        goes_on=_one_of("on_rebuild", plain.get("on_rebuild", "stop"), ("stop", "continue"))
+        goes_on=one_of("on_rebuild", plain.get("on_rebuild", "stop"), ("stop", "continue"))
         == "continue",
     )
     if "cursor" not in plain:
@@ -135,7 +134,12 @@ def parsed(mart: Mart, query_string: bytes) -> Query:
     return Query(**(vars(query) | {"after": after, "build": build}))
 
 
-def _given(query_string: bytes) -> dict[str, list[str]]:
+def given(query_string: bytes) -> dict[str, list[str]]:
+    """The parameters of a query string, each with all its values.
+
+    Raises:
+        ProblemError: it is not in UTF-8, or has too many.
+    """
     try:
         pairs = parse_qsl(
             query_string.decode("ascii"),
@@ -172,7 +176,12 @@ def _unknown(mart: Mart, name: str) -> ProblemError:
     return bad(name[:100], f"{mart.name} has no such parameter.", f"Use {said}.")
 
 
-def _only(name: str, values: list[str]) -> str:
+def once(name: str, values: list[str]) -> str:
+    """The value of a parameter that is given once.
+
+    Raises:
+        ProblemError: it is given more often.
+    """
     if len(values) > 1:
         raise bad(name, "The parameter is given more than once.", "Give it once.")
     return values[0]
@@ -190,12 +199,17 @@ def _filter(column: Column, operator: str, name: str, values: list[str]) -> Filt
             f"Give it once, or {column.name}__in once for each value.",
         )
     if operator == "null":
-        is_null = _one_of(name, values[0], ("true", "false")) == "true"
+        is_null = one_of(name, values[0], ("true", "false")) == "true"
         return Filter(column, "is null" if is_null else "is not null")
     return Filter(column, COMPARED[operator], (checked(column, name, values[0]),))
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    """A value that has to be one of those that are known.
+
+    Raises:
+        ProblemError: it is none of them.
+    """
     if value not in known:
         raise bad(name, f"{value[:40]!r} is none of its values.", f"Give {' or '.join(known)}.")
     return value

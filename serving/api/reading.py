@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from serving.api import cursors, formats, measures
-from serving.api.catalogue import Column
+from serving.api import cursors, figures, formats, measures
+from serving.api.catalogue import Column, Mart
+from serving.api.figures import Figures
 from serving.api.problems import ProblemError
 from serving.api.query import EXPORT, Query
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 LARGEST = 64 * 1024**2  # bytes of a page
 LOG = logging.getLogger("marquee.api")
 Page = tuple[bytes, "str | None"]  # content, and the cursor of the next page
+T = TypeVar("T")
 
 _GONE = (
     asyncpg.PostgresConnectionError,
@@ -80,14 +82,48 @@ class Reader:
         Raises:
             ProblemError: the database is away or busy, the query is slow, or a value is none.
         """
+        return await self._tried(lambda: self._page(query, build), query.mart)
+
+    async def figures(self, asked: Figures, build: str | None) -> bytes:
+        """The rows of metrics, all of them.
+
+        Args:
+            asked: what is asked.
+            build: of the mart, which JSON names.
+
+        Raises:
+            ProblemError: as ``page``; or there are more rows than an answer may have.
+        """
+        return await self._tried(lambda: self._figures(asked, build), asked.mart)
+
+    async def _tried(self, read: Callable[[], Awaitable[T]], mart: Mart) -> T:
         try:
             try:
-                return await self._page(query, build)
+                return await read()
             except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
                 # a connection of before a restart; another one is made
-                return await self._page(query, build)
+                return await read()
         except Exception as error:
-            raise self._problem(error, query) from error
+            raise self._problem(error, mart) from error
+
+    async def _figures(self, asked: Figures, build: str | None) -> bytes:
+        async with self._connection() as connection:
+            measures.QUERIES.inc()
+            if asked.format in ("csv", "arrow"):
+                content, rows = await _figures_copied(connection, asked)
+            else:
+                text = figures.sql(asked, lambda n: f"${n}", "row_to_json(page)::text")
+                found = await connection.fetch(text, *asked.query.parameters)
+                lines = [row[0] for row in found]
+                rows = len(lines)
+        figures.check_whole(rows)
+        if asked.format == "json":
+            return await _off_loop(formats.json_page, lines, build, None)
+        if asked.format == "ndjson":
+            return await _off_loop(formats.json_lines, lines)
+        if asked.format == "arrow":
+            return await _off_loop(formats.arrow_stream, content, asked.columns)
+        return content
 
     async def _page(self, query: Query, build: str | None) -> Page:
         async with self._connection() as connection:
@@ -123,7 +159,7 @@ class Reader:
         finally:
             await self._pool.release(connection)
 
-    def _problem(self, error: Exception, query: Query) -> Exception:  # noqa: PLR0911
+    def _problem(self, error: Exception, mart: Mart) -> Exception:  # noqa: PLR0911
         if isinstance(error, ProblemError):
             return error
         if isinstance(error, asyncpg.QueryCanceledError):
@@ -131,20 +167,20 @@ class Reader:
                 504,
                 f"The query took longer than {self.timeout} s.",
                 "Filter by the columns of the key or by dates, or write all rows to files: "
-                f"{EXPORT.format(query.mart.name)} --to FOLDER",
+                f"{EXPORT.format(mart.name)} --to FOLDER",
             )
         if isinstance(error, _NOT_AS_DESCRIBED):
-            LOG.warning("%s is not as dbt's manifest says: %s", query.mart.name, error)
+            LOG.warning("%s is not as dbt's manifest says: %s", mart.name, error)
             return ProblemError(
                 503,
-                f"{query.mart.name} is not built as it is described.",
+                f"{mart.name} is not built as it is described.",
                 "Try again when `marquee run` has built it.",
                 retry_after=30,
             )
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
             return ProblemError(
                 503,
-                f"{self.login.user} may not read {query.mart.name}.",
+                f"{self.login.user} may not read {mart.name}.",
                 "Let the server's operator run `marquee db roles`, then `marquee run`.",
                 retry_after=30,
             )
@@ -215,7 +251,7 @@ async def _fetched(connection: Any, query: Query) -> tuple[list[str], Any]:
             found.pop()
             values = formats.values_of_json(found[-1], _order(query))
     else:
-        async with _moment(connection, query):
+        async with _moment(connection, query.mart):
             found = await rows()
             values = None
             if len(found) > query.limit:
@@ -224,16 +260,8 @@ async def _fetched(connection: Any, query: Query) -> tuple[list[str], Any]:
     return found, values
 
 
-async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
-    """Rows as CSV with a header, and the values of the last one if others follow."""
-    settings: list[str] = []
-
-    def bind(value: str) -> str:
-        settings.append(value)
-        return f"current_setting('marquee.v{len(settings)}')"
-
-    columns = ", ".join(_as_text(column) for column in query.selected)
-    select = query.sql(bind, columns, f"limit {query.limit + 1}")
+async def _csv(connection: Any, select: str, settings: list[str]) -> tuple[bytearray, int]:
+    """Rows as CSV with a header, and how many; in a transaction, which has the values."""
     content = bytearray()
 
     async def take(some: bytes) -> None:
@@ -246,15 +274,41 @@ async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
                 "limit",
             )
 
-    async with _moment(connection, query):
-        if settings:  # COPY takes no parameters
-            calls = ", ".join(
-                f"set_config('marquee.v{place}', ${place}, true)"
-                for place in range(1, len(settings) + 1)
-            )
-            await connection.fetchrow(f"select {calls}", *settings)
-        status = await connection.copy_from_query(select, output=take, format="csv", header=True)
-        if int(status.split()[-1]) <= query.limit:
+    if settings:  # COPY takes no parameters
+        calls = ", ".join(
+            f"set_config('{_setting(place)}', ${place}, true)"
+            for place in range(1, len(settings) + 1)
+        )
+        await connection.fetchrow(f"select {calls}", *settings)
+    status = await connection.copy_from_query(select, output=take, format="csv", header=True)
+    return content, int(status.split()[-1])
+
+
+def _setting(place: int) -> str:
+    return f"marquee.v{place}"
+
+
+async def _figures_copied(connection: Any, asked: Figures) -> tuple[bytes, int]:
+    columns = ", ".join(_as_text(column) for column in asked.columns)
+    select = figures.sql(asked, lambda n: f"current_setting('{_setting(n)}')", columns)
+    async with _moment(connection, asked.mart):
+        content, rows = await _csv(connection, select, asked.texts())
+    return bytes(content), rows
+
+
+async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
+    """Rows as CSV with a header, and the values of the last one if others follow."""
+    settings: list[str] = []
+
+    def bind(value: str) -> str:
+        settings.append(value)
+        return f"current_setting('{_setting(len(settings))}')"
+
+    columns = ", ".join(_as_text(column) for column in query.selected)
+    select = query.sql(bind, columns, f"limit {query.limit + 1}")
+    async with _moment(connection, query.mart):
+        content, rows = await _csv(connection, select, settings)
+        if rows <= query.limit:
             return bytes(content), None
         del content[formats.last_record(content) :]
         if query.ends_with_order():
@@ -264,14 +318,14 @@ async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
 
 
 @asynccontextmanager
-async def _moment(connection: Any, query: Query) -> AsyncIterator[None]:
+async def _moment(connection: Any, mart: Mart) -> AsyncIterator[None]:
     """A transaction that sees one moment of the mart.
 
     The lock comes before the snapshot: a statement that waits for dbt's rename with a snapshot
     taken before would see the new table without its rows.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(f"lock table {query.mart.relation} in access share mode")
+        await connection.execute(f"lock table {mart.relation} in access share mode")
         yield
 
 

@@ -59,6 +59,22 @@ class MartSchema:
 
 
 @dataclass
+class MetricInfo:
+    """A metric in the list.
+
+    ``within`` names what it has to be grouped by, or filtered to one value of.
+    """
+
+    name: str
+    label: str
+    description: str
+    type: str
+    within: list[str]
+    group_by: list[str]
+    marts: list[str]
+
+
+@dataclass
 class Health:
     """How the server is.
 
@@ -113,6 +129,23 @@ async def show_schema(request: Request, mart: str) -> MartSchema:
     return MartSchema(found.name, found.description, key, columns, found.is_live, build)
 
 
+async def list_metrics(request: Request) -> list[MetricInfo]:
+    """All metrics, with what they can be grouped by."""
+    state = state_of(request)
+    return [
+        MetricInfo(
+            metric.name,
+            metric.label,
+            metric.description,
+            metric.type,
+            list(metric.within),
+            metric.group_by,
+            metric.marts,
+        )
+        for metric in (state.metrics.list() if state.metrics else [])
+    ]
+
+
 async def show_health(request: Request) -> Health:
     """Whether the process is alive, and what it knows of the warehouse."""
     state = state_of(request)
@@ -154,6 +187,7 @@ def router() -> Any:
     keyed: dict[str, Any] = {"tags": ["marts"]}
     found.add_api_route("/v1/marts", list_marts, summary="List marts", **keyed)
     found.add_api_route("/v1/marts/{mart}/schema", show_schema, summary="Describe a mart", **keyed)
+    found.add_api_route("/v1/metrics", list_metrics, summary="List metrics", tags=["metrics"])
     found.add_api_route("/health", show_health, tags=["server"], summary="How the server is")
     found.add_api_route("/ready", show_ready, tags=["server"], summary="Ready or not")
     found.add_api_route(

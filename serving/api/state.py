@@ -12,7 +12,7 @@ from ingestion.errors import UserError
 from ingestion.evidence import tables
 from ingestion.warehouse import access
 from ingestion.warehouse.paths import STATE_DIR
-from serving.api import catalogue, measures
+from serving.api import catalogue, figures, measures
 from serving.api.answers import Answers
 from serving.api.builds import Build, Builds
 from serving.api.catalogue import Mart
@@ -20,6 +20,7 @@ from serving.api.keys import Keys
 from serving.api.rates import Rates
 from serving.api.reading import Reader
 from serving.api.settings import Settings, reader
+from serving.metrics import Metrics
 
 LOG = logging.getLogger("marquee.api")
 CacheKey = tuple[str, bytes, tuple[str, ...]]  # path, query string, tokens of builds
@@ -39,7 +40,10 @@ class State:
         self.settings = settings
         self.target = access.load_target(settings.target_name)
         self.manifest = Path(settings.manifest)
-        self.marts = self._read_manifest()
+        self.figured: dict[
+            tuple[str, bytes], Mart
+        ] = {}  # marts of requests for metrics, by request
+        self._read_manifest()
         self.keys = Keys(STATE_DIR)
         self.rates = Rates(settings.rates)
         self.answers = Answers(settings.cache_bytes)
@@ -55,6 +59,7 @@ class State:
     async def open(self) -> None:
         await self.reader.open()
         self._start(self.builds.follow())
+        self._start(self._prepare())
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -88,13 +93,26 @@ class State:
 
     async def _renew(self) -> None:
         try:
-            self.marts = await asyncio.to_thread(self._read_manifest)
+            await asyncio.to_thread(self._read_manifest)
         except UserError as error:
             LOG.warning("The marts of before are served: %s", error.message)
+            return
+        await self._prepare()
 
-    def _read_manifest(self) -> dict[str, Mart]:
+    async def _prepare(self) -> None:
+        """Import what makes SQL of metrics, so that no request waits for it."""
+        if self.metrics:
+            await asyncio.to_thread(self.metrics.prepare)
+
+    def _read_manifest(self) -> None:
         self._mark = self._manifest_mark()
-        return catalogue.read(self.manifest, self.target, self.settings.schema)
+        self.marts = catalogue.read(self.manifest, self.target, self.settings.schema)
+        self.metrics: Metrics | None = None
+        try:
+            self.metrics = figures.load(self.manifest, self.marts)
+        except UserError as error:
+            LOG.warning("No metrics are served: %s", error.message)
+        self.figured.clear()
 
     def _manifest_mark(self) -> tuple[int, int] | None:
         try:
