@@ -2,5 +2,6 @@
 
 A request passes, in this order: ``gate`` (key, rate limit, cache), ``answers`` (equal requests
 share one query), ``query`` or, for metrics, ``figures`` (parameters to SQL), ``reading`` (SQL to
-bytes). What is no hot path is FastAPI's: ``routes``. ``builds`` follows the builds of the marts: they decide what the cache holds.
+bytes). What is no hot path is FastAPI's: ``routes``. ``builds`` follows the builds of the marts:
+they decide what the cache holds.
 """
