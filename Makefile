@@ -43,7 +43,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics
+  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -252,6 +252,9 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 
 api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
 	@$(API)/bin/marquee api serve $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
+
+bench-api: $(READY) $(API)/.ready  ## what a request costs, beside FastAPI's hello and asyncpg alone: ROWS=0 SECONDS=20
+	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/api.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 test-api: $(READY) $(API)/.ready  ## the data API on real servers, and docs/images/api.png: CHROMIUM=
 	@$(API)/bin/python -c 'import playwright, PIL, schemathesis' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))

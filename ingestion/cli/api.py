@@ -18,7 +18,10 @@ from ingestion.warehouse.paths import STATE_DIR
 from serving.api.keys import RATE, Keys
 
 PORT = 8000
-NEEDED = ("asyncpg", "fastapi", "fastapi_offline", "orjson", "prometheus_client", "uvicorn")
+NEEDED = (
+    *("asyncpg", "fastapi", "fastapi_offline", "metricflow", "orjson", "prometheus_client"),
+    "uvicorn",
+)
 
 
 @click.group()

@@ -77,8 +77,8 @@ class Gate:
                 await answer(noted, 500, trouble.headers(), trouble.body())
         finally:
             label, name = self._label(path, mart)
-            measures.REQUESTS.labels(label, name, status).inc()
-            measures.SECONDS.labels(label).observe(time.perf_counter() - started)
+            measures.requests_of(label, name, status).inc()
+            measures.seconds_of(label).observe(time.perf_counter() - started)
 
     def _label(self, path: str, mart: re.Match[str] | None) -> tuple[str, str]:
         if mart:

@@ -25,6 +25,10 @@ def serve(settings: Settings, host: str, port: int, workers: int) -> None:
         workers: processes that answer requests. One that dies is replaced.
     """
     settings.to_environment()
+    # large answers go back to the system: glibc would keep a heap for each thread
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(256 * 1024))
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     os.chdir(PROJECT_DIR)
     command = [sys.executable, "-m", "serving.api.service", host, str(port), str(workers)]
     os.execv(sys.executable, command)  # noqa: S606

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from serving.api.settings import Settings, reader
 from serving.metrics import Metrics
 
 LOG = logging.getLogger("marquee.api")
+THREADS = 4
 CacheKey = tuple[str, bytes, tuple[str, ...]]  # path, query string, tokens of builds
 
 
@@ -57,6 +59,8 @@ class State:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
+        # few threads: each makes the bytes of one large answer
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         await self.reader.open()
         self._start(self.builds.follow())
         self._start(self._prepare())
