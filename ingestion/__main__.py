@@ -3,7 +3,7 @@
 import os
 import signal
 
-from ingestion import INTERRUPTED
+from ingestion import COMMAND, INTERRUPTED
 
 STACK = 64 * 1024**2  # bytes, as much as a main thread may have
 
@@ -25,7 +25,7 @@ def main() -> None:
 
     raised: list[BaseException] = []
     usual = threading.stack_size(STACK)
-    thread = threading.Thread(target=_command, args=(raised,), name="command", daemon=True)
+    thread = threading.Thread(target=_command, args=(raised,), name=COMMAND, daemon=True)
     thread.start()
     threading.stack_size(usual)
     from ingestion import interrupts

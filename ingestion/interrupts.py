@@ -25,7 +25,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ingestion import INTERRUPTED
+from ingestion import COMMAND, INTERRUPTED
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TIMEOUT_SECONDS = 5.0  # seconds for giving back; then the process ends all the same
@@ -35,6 +35,7 @@ _given_back: list[Callable[[], object]] = []
 _at_once: list[Callable[[], object]] = []
 _said: list[str] = [INTERRUPTED]
 _terminal: list[Any] = []
+_heard = threading.Event()
 
 
 def watch() -> None:
@@ -76,9 +77,19 @@ def giving_back(
     try:
         yield
     finally:
+        await_end()
         _given_back.remove(give_back)
         _at_once.remove(at_once)
         _said.pop()
+
+
+def await_end() -> None:
+    """After an interrupt the command's thread goes no further: the process ends from another one.
+
+    Its query was cancelled, so it may be on the way to say that the command has failed.
+    """
+    while _heard.is_set() and threading.current_thread().name == COMMAND:
+        time.sleep(1)
 
 
 def _wait(number: int, _: FrameType | None) -> None:
@@ -90,6 +101,7 @@ def _wait(number: int, _: FrameType | None) -> None:
 def _listen(reading: int) -> None:
     """End the process at the first signal; at the second, or when that takes long, at once."""
     number = _next(reading)
+    _heard.set()
     threading.Thread(target=_end, args=(number,), daemon=True).start()
     time.sleep(ECHO)
     while select.select([reading], [], [], 0)[0]:

@@ -47,6 +47,7 @@ def documented() -> Iterator[dict[str, Any]]:
         try:
             yield note
         except BaseException as error:
+            interrupts.await_end()
             said = error.message if isinstance(error, UserError) else error_line(error)
             write("failed", exit_code(error), printable(said))
             raise

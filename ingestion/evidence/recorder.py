@@ -111,7 +111,6 @@ class Recorder:
         self._connection: Any = None
         self._busy = threading.RLock()
         self._ended = threading.Event()
-        self._is_interrupted = False
 
     def open(self, target: Target) -> None:
         """Begin to write, now that the warehouse is known and there."""
@@ -153,8 +152,6 @@ class Recorder:
 
     def close(self, status: str, code: int | None = 0, error: str | None = None) -> None:
         """Note how the command has ended."""
-        if self._is_interrupted:
-            return
         self._ended.set()
         self.flush()
         self._do((_END, self._end(status, code, error)))
@@ -164,7 +161,6 @@ class Recorder:
 
     def interrupted(self) -> None:
         """Note the end in an interrupt, which has cut the session off; another one is quick."""
-        self._is_interrupted = True
         self._ended.set()
         if self._target is None or self._connection is None:
             return

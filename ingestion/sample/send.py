@@ -125,11 +125,8 @@ def send(
         try:
             sending.run()
         finally:
-            was_stopped = sending.stop.is_set()
-            sink.end(FLUSH_SECONDS if was_stopped else PATIENCE_SECONDS)
+            sink.end(FLUSH_SECONDS if sending.stop.is_set() else PATIENCE_SECONDS)
             sending.ended.set()
-        while was_stopped:  # the process ends from that other thread
-            time.sleep(1)
     sys.stdout.flush()
     echo(sending.summary(), err=is_piped)
     if sink.sent > sink.done:

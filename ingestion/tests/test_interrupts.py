@@ -313,6 +313,40 @@ def test_a_second_interrupt_ends_at_once(empty: Built) -> None:
         assert process.wait(PATIENCE) == 130
 
 
+FAILING = """
+import os, signal, threading, time
+from ingestion import cli, interrupts
+from ingestion.__main__ import main
+cancelled, failed = threading.Event(), threading.Event()
+def give_back():
+    cancelled.set()
+    failed.wait(1)
+    os.write(out, b"interrupted\\n")
+def command():
+    try:
+        with interrupts.giving_back(give_back):
+            while signal.getsignal(signal.SIGTERM) is not interrupts._wait:
+                time.sleep(0.01)
+            os.write(out, b"begun\\n")
+            cancelled.wait()
+            raise RuntimeError("the query was cancelled")
+    finally:
+        os.write(out, b"failed\\n")
+        failed.set()
+out, cli.main = os.dup(1), command
+main()
+"""
+
+
+def test_what_an_interrupt_cancels_does_not_count_as_failed(empty: Built) -> None:
+    with started([sys.executable, "-c", FAILING], empty.environment) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 143
+    assert set(said.splitlines()) == {"interrupted"}
+
+
 def test_a_prompt_leaves_the_terminal_as_it_was(empty: Built) -> None:
     """Python's own prompt sets a terminal to take keys one by one."""
     (empty.folder / "profiles.yml").unlink()
