@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from ingestion.tests import forks
 from ingestion.warehouse.paths import PROJECT_DIR
 from ingestion.warehouse.target import Target
 
@@ -69,14 +70,7 @@ class Built:
 
     def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
         """Run a program of the environment against this warehouse."""
-        done = subprocess.run(
-            [BIN / args[0], *args[1:]],
-            cwd=PROJECT_DIR,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forks.run([BIN / args[0], *args[1:]], cwd=PROJECT_DIR, env=self.environment)
         assert not check or done.returncode == 0, (
             f"{args}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
         )

@@ -28,6 +28,7 @@ import pytest
 from psycopg2 import sql
 
 from ingestion.errors import UserError
+from ingestion.tests import forks
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.test_inputs import aws, bucket, s3_server  # noqa: F401 - fixtures
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -654,14 +655,8 @@ def test_a_place_that_is_none(warehouse, tmp_path, monkeypatch, to, what, remedy
     ids=lambda command: " ".join(command[:2]),
 )
 def test_files_are_written_where_they_were_meant_to_be(built, tmp_path, command, url):
-    done = subprocess.run(
-        [BIN / "marquee", *(part.format(url) for part in command)],
-        cwd=tmp_path,
-        env=built.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = [BIN / "marquee", *(part.format(url) for part in command)]
+    done = forks.run(program, cwd=tmp_path, env=built.environment)
     assert done.returncode == 1, done.stdout
     assert len(done.stderr.splitlines()) == 2
     assert "Traceback" not in done.stderr
