@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -128,7 +129,9 @@ class LakeLoad:
             for name, table in self._tables.items():
                 with table.refresh().transaction() as change:
                     if name in ("transactions", "rejects") and (old := self._replaced()):
-                        change.delete(old)
+                        with warnings.catch_warnings():
+                            warnings.simplefilter("ignore")  # that there may be no such rows
+                            change.delete(old)
                     new = files[name] if name in files else write_rows(table, listed)
                     if new:
                         with change.update_snapshot().merge_append() as append:

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 
 from ingestion.sample.transactions import generate
@@ -284,3 +285,11 @@ def test_a_watch_outlives_another_load(warehouse, inbox):
             assert process.poll() is None
         until(lambda: len(landed(warehouse)) == 1)
     assert process.out.count("Waiting.") == 1
+
+
+def test_a_command_that_runs_ends_with_the_watch(warehouse, inbox, tmp_path):
+    (inbox / "a.jsonl").write_text(line() + "\n")
+    pid = tmp_path / "pid"
+    with watching(warehouse, inbox, *QUICK, "--then", f"echo $$ > {pid}; sleep 600"):
+        until(lambda: pid.exists() and pid.read_text().strip() != "")
+    assert not psutil.pid_exists(int(pid.read_text()))
