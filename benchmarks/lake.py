@@ -125,12 +125,20 @@ def _read_and_write(folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.json as pj
 
-    names = ("transaction_id", "user_id", "merchant", "category", "city", "status")
-    schema = pa.schema([(name, pa.string()) for name in (*names, "payment_method", "currency")])
-    schema = schema.append(pa.field("event_ts", pa.timestamp("us", "UTC")))
-    schema = schema.append(pa.field("amount", pa.decimal128(18, 4)))
+    names = ("transaction_id", "merchant", "category", "city", "status", "payment_method")
+    schema = pa.schema([(name, pa.string()) for name in (*names, "currency")])
+    for name, kind in (
+        ("event_ts", pa.timestamp("us", "UTC")),
+        ("user_id", pa.int64()),
+        ("amount", pa.float64()),  # as Arrow reads numbers: not exact, as the lake's are
+    ):
+        schema = schema.append(pa.field(name, kind))
     options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    _write_by_day(pj.read_json(folder / "good.jsonl", parse_options=options), folder / "plain")
+    rows = pj.read_json(folder / "good.jsonl", parse_options=options)
+    for name, kind in (("user_id", pa.string()), ("amount", pa.decimal128(18, 4))):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, name, rows[name].cast(kind))
+    _write_by_day(rows, folder / "plain")
 
 
 def _write(folder: Path) -> None:

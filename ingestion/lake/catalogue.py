@@ -80,6 +80,11 @@ class Catalogue(SqlCatalog):
             finally:
                 self.engine = engine
 
+    def there(self) -> list[Table]:
+        """The tables that are there; nothing is made."""
+        names = [f"{NAMESPACE}.{name}" for name in FOLDERS]
+        return [self.load_table(name) for name in names if self.table_exists(name)]
+
     def tables(self) -> dict[str, Table]:
         """The tables, by name; made where they are not there, with columns that are new."""
         self.create_namespace_if_not_exists(NAMESPACE)

@@ -56,9 +56,9 @@ class State:
 
 def states(target: Target, lake: Lake) -> dict[str, State]:
     """What each table has, by its name in the catalogue."""
-    with one_at_a_time(NAME, target), closing(_open(target, lake)) as catalogue:
+    with closing(Catalogue(target, lake.location)) as catalogue:
         found = {}
-        for table in catalogue.tables().values():
+        for table in catalogue.there():
             snapshot = table.current_snapshot()
             summary = snapshot.summary if snapshot else None
             found[".".join(table.name())] = State(
