@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
 
@@ -152,10 +152,14 @@ def test_what_lands_is_what_lands_in_the_warehouse(site):
 
 def normal(row: tuple) -> tuple:
     """Values with one spelling: JSON without blanks, one type of decimal and time zone."""
-    return tuple(
-        json.dumps(json.loads(value)) if isinstance(value, str) and value[:1] == "{" else str(value)
-        for value in row
-    )
+    return tuple(map(_spelt, row))
+
+
+def _spelt(value: object) -> str:
+    with suppress(ValueError, TypeError):
+        if str(value)[:1] == "{":
+            return json.dumps(json.loads(str(value)))
+    return str(value)
 
 
 def test_a_day_is_a_partition_that_others_find_alone(site):
