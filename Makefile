@@ -11,6 +11,7 @@ DATABASES := .venv-databases
 API := .venv-api
 DEPLOY := .venv-deploy
 MF := .venv-mf
+LAKE := .venv-lake
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
@@ -43,7 +44,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api
+  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api test-lake bench-lake
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -250,6 +251,19 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
 	@touch $@
 
+test-lake: $(READY) $(LAKE)/.ready  ## Iceberg tables on a disk and in S3: kills, replaced files, compaction, other readers
+	@$(LAKE)/bin/pytest --quiet -rs ingestion/tests/test_lake*.py
+
+bench-lake: $(READY) $(LAKE)/.ready  ## how fast transactions land in a lake, beside Arrow writing the same Parquet: ROWS=1000000 REPEATS=3
+	@$(BIN)/marquee scratch $(LAKE)/bin/python benchmarks/lake.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
+
+$(LAKE)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the extra lake into $(LAKE)"
+	@$(call environment,$(LAKE))
+	@$(call install,$(LAKE),-r requirements.lock)
+	@$(call install,$(LAKE),-c requirements.lock -e '.[lake]')
+	@touch $@
+
 api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
 	@$(API)/bin/marquee api serve $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
 
@@ -288,4 +302,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(API) $(MF) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(API) $(MF) $(LAKE) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

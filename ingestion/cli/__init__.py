@@ -27,6 +27,7 @@ LAZY = {  # command groups whose modules are imported only when they are called
     "export": "export",
     "generate": "generate",
     "ingest": "ingest",
+    "lake": "lake",
     "lineage": "lineage",
     "metrics": "metrics",
     "rejects": "rejects",

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ingestion import days as backfill
-from ingestion.cli.options import landing_target, loader_target, print_notes, target_option
+from ingestion.cli.options import (
+    destination,
+    landing_target,
+    loader_target,
+    print_notes,
+    target_option,
+    to_option,
+)
+from ingestion.cli.watch import watch
 from ingestion.errors import UserError
 from ingestion.evidence.recorder import current, recorded
 from ingestion.terminal import document, echo, printable
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 @click.group()
 def ingest() -> None:
     """Land raw data with dlt."""
+
+
+ingest.add_command(watch)
 
 
 @ingest.command("brands")
@@ -109,6 +120,7 @@ def _days(command: Callable) -> Callable:
     flag_value="",
     help="Write what --suggest prints, to FILE or to the file's name with .yml in this folder.",
 )
+@to_option
 @_days
 @target_option
 @recorded("ingest transactions")
@@ -123,6 +135,7 @@ def ingest_transactions(
     follow: bool,
     offset_reset: str | None,
     build_every: float | None,
+    to: str,
     since: datetime | None,
     until: datetime | None,
 ) -> None:
@@ -153,7 +166,7 @@ def ingest_transactions(
     topic = _topic(
         files,
         for_topics=follow or offset_reset is not None or build_every is not None,
-        for_files=suggest or replace or save is not None or days is not None,
+        for_files=suggest or replace or save is not None or days is not None or to == "lake",
     )
     if topic:
         mapping = find_mapping(mapping_name) if mapping_name else None
@@ -175,8 +188,9 @@ def ingest_transactions(
         document(printable(suggestion.suggest(found, path)))
         return
     mapping = find_mapping(mapping_name) if mapping_name else None
+    target, into = destination(to, target_name)
     _print_report(
-        transactions.ingest(found, loader_target(target_name), replace=replace, mapping=mapping)
+        transactions.ingest(found, target, replace=replace, mapping=mapping, destination=into)
     )
 
 
@@ -202,8 +216,8 @@ def _topic(paths: tuple[str, ...], *, for_topics: bool, for_files: bool) -> str 
         raise UserError("A topic is landed by itself.\nGive the others to a run of their own.")
     if topics and for_files:
         raise UserError(
-            "--suggest, --save, --replace, --since and --until are for files.\nTo see what messages"
-            " look like, put some into a file first."
+            "--suggest, --save, --replace, --to lake, --since and --until are for files.\n"
+            "To see what messages look like, put some into a file first."
         )
     return topics[0] if topics else None
 
@@ -353,8 +367,9 @@ def ingest_rest(
 
 def _print_report(report: LoadReport) -> None:
     print_notes(report)
+    place = report.source if report.source == "lake" else f"raw_{report.source}"
     rejected = {report.rejects: report.rejected} if report.rejected else {}
     for table, rows in [*report.rows.items(), *rejected.items()]:
         facts = {"source": report.source, "table": table, "rows": rows}
-        echo(f"raw_{report.source}.{table:<24} {rows:>12,} rows", event="landed", facts=facts)
+        echo(f"{place}.{table:<24} {rows:>12,} rows", event="landed", facts=facts)
     echo(f"{report.seconds:.1f} s", event="loaded", facts={"seconds": round(report.seconds, 3)})

@@ -11,9 +11,17 @@ from ingestion.terminal import echo, one_line
 
 if TYPE_CHECKING:
     from ingestion.pipeline import LoadReport
+    from ingestion.sources.transactions.landing.load import Destination
     from ingestion.warehouse.target import Target
 
 target_option = click.option("--target", "target_name", help="Target of the profile, as in dbt.")
+to_option = click.option(
+    "--to",
+    type=click.Choice(["warehouse", "lake"]),
+    default="warehouse",
+    show_default=True,
+    help="lake: Iceberg tables on a disk or in a store, see docs/lake.md.",
+)
 
 
 def loader_target(name: str | None) -> Target:
@@ -28,6 +36,24 @@ def landing_target(source: str, name: str | None) -> Target:
     from ingestion.warehouse import roles
 
     return roles.open_landing(source, recorded_target(name))
+
+
+def destination(to: str, name: str | None) -> tuple[Target, Destination | None]:
+    """The target of a landing, and where its rows go if that is not the target's raw tables.
+
+    Raises:
+        UserError: there is no lake without its packages, or what is set is no place for it.
+    """
+    if to != "lake":
+        return loader_target(name), None
+    from ingestion.lake import settings
+
+    settings.need_libraries()
+    place = settings.location()
+    from ingestion.lake.destination import Lake
+
+    target = landing_target(settings.NAME, name)
+    return target, Lake(target, place)
 
 
 def recorded_target(name: str | None) -> Target:

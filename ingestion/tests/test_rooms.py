@@ -22,12 +22,14 @@ CLOSED = {
         *("ingestion.dbt_runner", "ingestion.run", "bi", "orchestration", "serving"),
     ),
     "ingestion.sources": (
-        "ingestion.cli",
-        "ingestion.dbt_runner",
-        "ingestion.run",
-        "bi",
-        "orchestration",
-        "serving",
+        *("ingestion.cli", "ingestion.dbt_runner", "ingestion.run"),
+        *("ingestion.lake", "ingestion.watch", "bi", "orchestration", "serving"),
+    ),
+    # a watch is given what lands; a lake is a destination that sources do not know
+    "ingestion.watch": ("ingestion.cli", "ingestion.lake", "ingestion.run", "bi", "serving"),
+    "ingestion.lake": (
+        *("ingestion.cli", "ingestion.watch", "ingestion.run", "bi", "serving"),
+        *(f"{TRANSACTIONS}.inputs", f"{TRANSACTIONS}.formats"),
     ),
     **{
         f"ingestion.sources.{source}": tuple(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from ingestion.errors import UserError
 from ingestion.pipeline import LoadReport, one_at_a_time, working_dir
 from ingestion.sources.transactions import settings
-from ingestion.sources.transactions.landing.load import finish_earlier, open_load
+from ingestion.sources.transactions.landing.load import Destination, Load, Warehouse
 from ingestion.warehouse.paths import make_state_dir
 
 if TYPE_CHECKING:
@@ -34,9 +34,24 @@ if TYPE_CHECKING:
 
     from ingestion.sources.transactions.inputs.files import Input
     from ingestion.sources.transactions.inputs.plan import Plan
-    from ingestion.sources.transactions.landing.copy import Copy
+    from ingestion.sources.transactions.inputs.source_file import SourceFile
     from ingestion.sources.transactions.mapping.spec import Mapping
     from ingestion.warehouse.target import Target
+
+
+class NotLandedError(UserError):
+    """Some files have not landed.
+
+    Attributes:
+        report: of the others.
+        refused: why, by place.
+        passing: the places of those whose reason passes by itself.
+    """
+
+    def __init__(self, message: str, report: LoadReport, plan: Plan) -> None:
+        super().__init__(message)
+        self.report = report
+        self.refused, self.passing = plan.refused, plan.passing
 
 
 def ingest(
@@ -46,6 +61,7 @@ def ingest(
     replace: bool = False,
     mapping: Mapping | None = None,
     pipeline: dlt.Pipeline | None = None,
+    destination: Destination | None = None,
 ) -> LoadReport:
     """Land files of transactions.
 
@@ -56,36 +72,40 @@ def ingest(
             version as the replacement of all that landed from that place before.
         mapping: how all these files are read; None: each by its columns.
         pipeline: another pipeline than the target's, for tests.
+        destination: where the rows go, if not into the warehouse's raw tables.
 
     Returns:
         Rows landed by table, what an earlier, killed run had left included; lines rejected; a note
         for each file that was skipped.
 
     Raises:
-        UserError: no such file; nothing in it; too many lines rejected
+        UserError: there is no such file, or the warehouse does not take the load.
+        NotLandedError: nothing in a file; too many lines rejected
             (``sources.transactions.max_reject_share``); changed content. Files that are not
             concerned have landed then, and the message says so.
     """
     from ingestion import raw_tables
-    from ingestion.sources.transactions import ledger
     from ingestion.sources.transactions.inputs import files, plan
 
     began = time.monotonic()
     found = files.find_files(paths)
-    report = LoadReport("transactions", rows={"transactions": 0, "files": 0})
-    raw_tables.bring_forward(target, "transactions")
-    with one_at_a_time("transactions", target):
-        finish_earlier(target, report)
-        landed = ledger.landed(target, settings.DATASET)
+    into = destination or Warehouse(target, pipeline)
+    report = LoadReport(into.name, rows={"transactions": 0, "files": 0})
+    if destination is None:
+        raw_tables.bring_forward(target, "transactions")
+    with one_at_a_time(into.name, target):
+        into.settle(report)
+        landed = into.landed()
         folder = Path(pipeline.pipelines_dir) if pipeline else working_dir(target)
         # where files from elsewhere are copied; not in dlt's own folder, which dlt may empty
-        with files.Inbox(make_state_dir(folder) / "transactions_inbox") as inbox:
+        with files.Inbox(make_state_dir(folder) / f"{into.name}_inbox") as inbox:
             asked = plan.Asked(replace, mapping)
             todo = plan.make_plan(inbox.receive(found, landed), landed, inbox, asked)
             report.notes += inbox.notes
             if todo.files:
-                with open_load(target, pipeline) as copy:
-                    _land(todo, copy, report, inbox.prepared)
+                with into.open_load() as load:
+                    read = _land(todo, load, report, inbox.prepared)
+                    into.keep([(file.path, file.name, file.checksum) for file in read])
     report.notes += todo.notes
     report.seconds = time.monotonic() - began
     _complain(todo, report)
@@ -93,13 +113,14 @@ def ingest(
     return report
 
 
-def _land(plan: Plan, copy: Copy, report: LoadReport, copies: Path) -> None:
+def _land(plan: Plan, load: Load, report: LoadReport, copies: Path) -> list[SourceFile]:
+    """Read the files of a plan; returns those that land."""
     from ingestion.sources.transactions.landing.files import Landing
 
-    landing = Landing(plan, copy, settings.max_reject_share, copies)
+    landing = Landing(plan, load, settings.max_reject_share, copies)
     landing.read()
     report.rows["transactions"] += landing.rows
-    report.rows["files"] += landing.files
+    report.rows["files"] += len(landing.files)
     report.rejected += landing.rejected
     if landing.with_more:
         names = [name if name.isprintable() else ascii(name) for name in landing.unknown]
@@ -108,13 +129,14 @@ def _land(plan: Plan, copy: Copy, report: LoadReport, copies: Path) -> None:
             f"{landing.with_more:,} rows have fields beyond the contract, kept in extra_fields:"
             f" {', '.join(name[:50] for name in names[: settings.NAMED])}{others}."
         )
+    return landing.files
 
 
 def _complain(plan: Plan, report: LoadReport) -> None:
     """Say which files have not landed.
 
     Raises:
-        UserError: there are such files, or nothing but empty ones.
+        NotLandedError: there are such files, or nothing but empty ones.
     """
     if plan.empty and not (report.rows["files"] or report.notes or plan.problems):
         plan.problems.append(f"{plan.empty[0]} is empty: nothing to land.\nCheck the path.")
@@ -123,4 +145,5 @@ def _complain(plan: Plan, report: LoadReport) -> None:
     if plan.problems:
         landed = report.rows["files"]
         others = f"\nOther files have landed: {landed:,}." if landed else ""
-        raise UserError("\n".join(plan.problems) + others) from plan.cause
+        message = "\n".join(plan.problems) + others
+        raise NotLandedError(message, report, plan) from plan.cause

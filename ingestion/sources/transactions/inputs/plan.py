@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ingestion.errors import UserError
+from ingestion.errors import UserError, is_passing
 from ingestion.progress import task
 from ingestion.sources.transactions.inputs.files import Inbox, LocalFile, RemoteFile
 from ingestion.sources.transactions.inputs.prepare import with_rules
@@ -46,6 +46,8 @@ class Plan:
         notes: a sentence for each file that is skipped.
         empty: names of files without a byte.
         problems: a message for each file that must not land.
+        refused: the same by the place of the file.
+        passing: the places of those whose reason passes by itself.
         cause: the first error behind them, for its traceback.
     """
 
@@ -55,7 +57,16 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    passing: set[str] = field(default_factory=set)
     cause: BaseException | None = None
+
+    def refuse(self, place: str, message: str, error: Exception | None = None) -> None:
+        """A file must not land; ``error`` says so, if it is not what is known of it that does."""
+        self.problems.append(message)
+        self.refused[place] = message
+        if error is not None and is_passing(error):
+            self.passing.add(place)
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,10 @@ def make_plan(
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise
-                result.problems.append(f"{given.name} cannot be read: {error.strerror}.\nCheck it.")
+                message = f"{given.name} cannot be read: {error.strerror}.\nCheck it."
+                result.refuse(given.place, message, error)
             except UserError as error:
-                result.problems.append(error.message)
+                result.refuse(given.place, error.message, error)
             if isinstance(given, LocalFile):
                 advance(given.bytes / 1e6)
             elif given.place not in (file.place for file in result.files[-1:]):
@@ -199,9 +211,8 @@ def _decide(
         result.replaced.add(file.place)
         result.notes.append(f"{name} replaces what landed from there before.")
     else:
-        result.problems.append(
-            (_READ_ANEW if grown and is_read_anew else _CHANGED).format(name, _when(earlier))
-        )
+        why = (_READ_ANEW if grown and is_read_anew else _CHANGED).format(name, _when(earlier))
+        result.refuse(file.place, why)
 
 
 def _is_read_otherwise(earlier: Landed, file: SourceFile) -> bool:

@@ -27,7 +27,7 @@ from ingestion.sources.transactions.formats.reader import Reader
 from ingestion.sources.transactions.inputs.plan import Plan
 from ingestion.sources.transactions.inputs.prepare import prepared
 from ingestion.sources.transactions.inputs.source_file import SourceFile
-from ingestion.sources.transactions.landing.copy import Copy
+from ingestion.sources.transactions.landing.load import Load
 from ingestion.sources.transactions.mapping.rules import Rules
 from ingestion.sources.transactions.tables import COLUMNS, raw_schema
 
@@ -43,7 +43,7 @@ class Pending:
         rows: number of rows, by table.
     """
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: Load) -> None:
         self.rows: Counter[str] = Counter()
         self._copy, self._sends = copy, False
         self._held: list[tuple[str, pa.Table]] = []
@@ -77,18 +77,20 @@ class Landing:
     """Reads the files of a plan, once, and sends what lands.
 
     Attributes:
-        rows, rejected, files: what has been sent and stays.
+        rows, rejected: what has been sent and stays.
+        files: those that it is of, as they were given.
         with_more: rows among them that have fields beyond the contract.
         unknown: names of such fields, the first ones that came.
         plan: its notes and problems grow as files are read.
     """
 
     def __init__(
-        self, plan: Plan, copy: Copy, max_reject_share: Callable[[], float], copies: Path
+        self, plan: Plan, copy: Load, max_reject_share: Callable[[], float], copies: Path
     ) -> None:
         self.plan = plan
         self._copies = copies  # the folder of prepared files
-        self.rows = self.rejected = self.files = self.with_more = 0
+        self.files: list[SourceFile] = []
+        self.rows = self.rejected = self.with_more = 0
         self.unknown: dict[str, None] = {}
         self._copy, self._max_reject_share = copy, max_reject_share
         self._held: dict[str, list[pa.Table]] = {table: [] for table in COLUMNS}  # of many files
@@ -103,7 +105,7 @@ class Landing:
                     with prepared(file, self._copies) as ready:
                         self._read_file(file, ready, reader, advance)
                 except UserError as error:
-                    self.plan.problems.append(error.message)
+                    self.plan.refuse(file.place, error.message, error)
                     self.plan.cause = self.plan.cause or error.__cause__
             for table in self._held:
                 self._send(table)
@@ -187,7 +189,7 @@ class Landing:
             )
         self.rows += lines - rejected
         self.rejected += rejected
-        self.files += 1
+        self.files.append(file)
         self.with_more += with_more
         self.unknown |= unknown
 

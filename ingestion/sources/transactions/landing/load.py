@@ -1,11 +1,14 @@
-"""A load of transactions: an id, rows, and a line in dlt's list of loads, in one transaction."""
+"""A load of transactions: an id, rows, and a line in dlt's list of loads, all or nothing.
+
+``Warehouse`` is where loads usually go; other destinations give the same promises.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ingestion.pipeline import (
     LoadReport,
@@ -19,9 +22,72 @@ from ingestion.sources.transactions.tables import COLUMNS, transactions_source
 
 if TYPE_CHECKING:
     import dlt
+    import pyarrow as pa
 
     from ingestion.sources.transactions.landing.copy import Copy
+    from ingestion.sources.transactions.ledger import Landed
     from ingestion.warehouse.target import Target
+
+
+class Load(Protocol):
+    """Rows that land together or not at all; ``landing.copy.Copy`` says what each method does."""
+
+    load_id: str
+
+    def write(self, table: str, rows: pa.Table) -> None: ...
+    def savepoint(self) -> None: ...
+    def release(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class Destination(Protocol):
+    """Where files of transactions land.
+
+    Attributes:
+        name: of the lock that its loads hold, and what reports call it.
+    """
+
+    name: str
+
+    def settle(self, report: LoadReport) -> None:
+        """Put in order what earlier runs have left; to be called while the lock is held."""
+
+    def landed(self) -> list[Landed]:
+        """What the ledger says, oldest first."""
+
+    def open_load(self) -> AbstractContextManager[Load]:
+        """A load: what is written in the block lands and counts, all of it or nothing."""
+
+    def keep(self, files: Sequence[tuple[Path, str, str]]) -> None:
+        """Keep files as they came: where each is, its name and its checksum."""
+
+
+class Warehouse:
+    """The raw tables in PostgreSQL, by COPY.
+
+    Args:
+        target: where it is.
+        pipeline: another pipeline than the target's, for tests.
+    """
+
+    name = "transactions"
+
+    def __init__(self, target: Target, pipeline: dlt.Pipeline | None = None) -> None:
+        self._target, self._pipeline = target, pipeline
+
+    def settle(self, report: LoadReport) -> None:
+        finish_earlier(self._target, report)
+
+    def landed(self) -> list[Landed]:
+        from ingestion.sources.transactions import ledger
+
+        return ledger.landed(self._target, DATASET)
+
+    def open_load(self) -> AbstractContextManager[Load]:
+        return open_load(self._target, self._pipeline)
+
+    def keep(self, files: Sequence[tuple[Path, str, str]]) -> None:
+        """The warehouse has rows, and no files."""
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""``marquee lake`` looks after what landed with ``--to lake``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ingestion.cli.options import destination, refuse_without_warehouse, target_option
+from ingestion.evidence.recorder import recorded
+from ingestion.terminal import echo
+
+if TYPE_CHECKING:
+    from ingestion.lake.destination import Lake
+    from ingestion.warehouse.target import Target
+
+
+@click.group()
+def lake() -> None:
+    """Look after the lake, where `marquee ingest ... --to lake` lands."""
+
+
+@lake.command("tables")
+@target_option
+def lake_tables(target_name: str | None) -> None:
+    """Say what is in the lake, and where other engines find each table."""
+    from ingestion.lake.upkeep import states
+
+    for name, state in states(*_lake(target_name)).items():
+        counts = f"{state.rows:>12,} rows {state.files:>7,} files {state.snapshots:>5,} versions"
+        echo(f"{name:<32} {counts}  {state.metadata}", event="table", facts={"table": name})
+
+
+@lake.command("compact")
+@target_option
+@recorded("lake compact")
+def lake_compact(target_name: str | None) -> None:
+    """Join small data files, which many small loads leave; rows stay as they are."""
+    from ingestion.lake.upkeep import compact
+
+    for name, done in compact(*_lake(target_name)).items():
+        echo(f"{name:<16} {done.before:>7,} files, now {done.after:,}", event="compacted")
+
+
+@lake.command("expire")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Versions that are younger stay readable.",
+)
+@target_option
+@recorded("lake expire")
+def lake_expire(target_name: str | None, *, older_than: float) -> None:
+    """Remove old versions of the tables, and files that no version has."""
+    from ingestion.lake.upkeep import expire
+
+    for name, done in expire(*_lake(target_name), older_than).items():
+        echo(f"{name:<16} {done.removed:>7,} files removed", event="expired")
+
+
+def _lake(target_name: str | None) -> tuple[Target, Lake]:
+    refuse_without_warehouse()
+    target, found = destination("lake", target_name)
+    return target, found  # type: ignore[return-value] # what `lake` is

@@ -1,0 +1,155 @@
+"""The catalogue of the lake's tables, in the warehouse, and the tables themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.transforms import DayTransform
+from pyiceberg.types import (
+    BooleanType,
+    DecimalType,
+    DoubleType,
+    IcebergType,
+    LongType,
+    NestedField,
+    StringType,
+    TimestamptzType,
+)
+from sqlalchemy import URL, Connection
+
+from ingestion.lake.settings import CATALOGUE, DAY, FOLDERS, NAMESPACE, SCHEMA, Location
+from ingestion.sources.transactions.tables import COLUMNS
+from ingestion.warehouse.target import Target
+
+FIRST_PARTITION = 1000  # ids of partition fields begin here
+LOADS: dict[str, Any] = {  # as dlt's table in the warehouse
+    "load_id": {"data_type": "text", "nullable": False},
+    "schema_name": {"data_type": "text"},
+    "status": {"data_type": "bigint", "nullable": False},
+    "inserted_at": {"data_type": "timestamp", "nullable": False},
+    "schema_version_hash": {"data_type": "text"},
+}
+PROPERTIES = {
+    "format-version": "2",
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-level": "1",
+    # what says which files are the table's: the last ones stay, for readers that are at work
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    # many loads leave many manifests, which every reader opens
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    "commit.retry.num-retries": "0",  # the lock keeps others out
+}
+
+
+class Catalogue(SqlCatalog):
+    """Which version of each table counts: rows in a schema of the warehouse."""
+
+    engine: Any
+
+    def __init__(self, target: Target, location: Location) -> None:
+        super().__init__(
+            CATALOGUE,
+            uri=_url(target),
+            warehouse=location.url,
+            **{"py-io-impl": "ingestion.lake.storage.DurableIO"},
+        )
+        self._location = location
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def together(self) -> Iterator[Connection]:
+        """What is committed to tables in the block counts at its end, all of it or nothing.
+
+        What is asked of the connection is part of it.
+        """
+        engine = self.engine
+        with engine.begin() as connection:
+            self.engine = connection  # sessions on it do not commit by themselves
+            try:
+                yield connection
+            finally:
+                self.engine = engine
+
+    def there(self) -> list[Table]:
+        """The tables that are there; nothing is made."""
+        names = [f"{NAMESPACE}.{name}" for name in FOLDERS]
+        return [self.load_table(name) for name in names if self.table_exists(name)]
+
+    def tables(self) -> dict[str, Table]:
+        """The tables, by name; made where they are not there, with columns that are new."""
+        self.create_namespace_if_not_exists(NAMESPACE)
+        found = {}
+        for name, folder in FOLDERS.items():
+            schema = schema_of(name)
+            table = self.create_table_if_not_exists(
+                f"{NAMESPACE}.{name}",
+                schema,
+                location=self._location.of(folder),
+                partition_spec=_partitions(schema, name),
+                properties=PROPERTIES,
+            )
+            if set(schema.column_names) - set(table.schema().column_names):
+                with table.update_schema() as update:
+                    update.union_by_name(schema)
+            found[name] = table
+        return found
+
+
+def schema_of(name: str) -> Schema:
+    """The columns of a table, from the one place that declares them."""
+    columns = COLUMNS.get(name, LOADS)
+    return Schema(
+        *(
+            NestedField(at, column, _type(hints), required=not hints.get("nullable", True))
+            for at, (column, hints) in enumerate(columns.items(), 1)
+        )
+    )
+
+
+def _type(hints: dict[str, Any]) -> IcebergType:
+    if hints["data_type"] == "decimal":
+        return DecimalType(hints["precision"], hints["scale"])
+    return {
+        "bigint": LongType(),
+        "bool": BooleanType(),
+        "double": DoubleType(),
+        "json": StringType(),
+        "text": StringType(),
+        "timestamp": TimestamptzType(),
+    }[hints["data_type"]]
+
+
+def _partitions(schema: Schema, name: str) -> PartitionSpec:
+    if name != "transactions":
+        return PartitionSpec()
+    column = schema.find_field("event_ts").field_id
+    return PartitionSpec(PartitionField(column, FIRST_PARTITION, DayTransform(), DAY))
+
+
+def _url(target: Target) -> str:
+    """The warehouse for SQLAlchemy: sessions find the catalogue's schema first."""
+    url = URL.create(
+        "postgresql+psycopg2",
+        username=target.user,
+        password=target.password or None,
+        database=target.dbname,
+        query={
+            "host": target.host,  # may be the folder of a socket
+            "port": str(target.port),
+            "options": f"-csearch_path={SCHEMA} -ctimezone=UTC",
+            "application_name": f"marquee:{SCHEMA.removeprefix('raw_')}",
+            "client_encoding": "utf8",
+            **({"sslmode": target.sslmode} if target.sslmode else {}),
+        },
+    )
+    return url.render_as_string(hide_password=False)
