@@ -268,7 +268,7 @@ $(API)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(API),-c requirements.lock -e '.[api]')
 	@touch $@
 
-up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,monitoring
+up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,api,monitoring
 	@docker compose version >/dev/null 2>&1 || { echo "Docker with Compose is needed: https://docs.docker.com/get-docker"; exit 1; }
 	@deploy/make-secrets.sh
 	@COMPOSE_PROFILES='$(or $(PROFILES),*)' docker compose --file deploy/compose.yaml up --build --detach
