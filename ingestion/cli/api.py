@@ -1,8 +1,10 @@
-"""``marquee api``: the marts over HTTP."""
+"""``marquee api``: the marts over HTTP, and for assistants."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +142,40 @@ def serve(  # noqa: PLR0917 - click gives them by name
         host,
         port,
         workers,
+    )
+
+
+@api.command()
+@click.option(
+    "--timeout",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1, 3600),
+    help="Seconds that a query may take.",
+)
+@manifest_option
+@schema_option
+@target_option
+def mcp(timeout: int, manifest: str | None, schema: str | None, target_name: str | None) -> None:
+    """Let an assistant read marts and metrics: an MCP server on standard input and output.
+
+    The assistant's program starts it. It reads as the reporter, as `marquee api serve` does.
+    """
+    with redirect_stdout(sys.stderr):  # standard output is the assistant's
+        _refuse_without((*NEEDED, "jsonschema", "mcp"), "api,mcp")
+        from serving.api.mcp_server import run
+        from serving.api.settings import Settings
+
+        _, path, _ = _what_is_served(target_name, manifest, schema)
+    run(
+        Settings(
+            folder="",
+            manifest=path,
+            target_name=target_name,
+            schema=schema,
+            connections=2,
+            timeout=timeout,
+        )
     )
 
 
