@@ -17,7 +17,7 @@ BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
 MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter promtool amtool
 ALCHEMY := 'sqlalchemy>=2,<3'
-API_TESTS := 'schemathesis>=4'
+API_TESTS := 'schemathesis>=4' 'nbclient>=0.10' 'ipykernel>=6' 'polars>=1'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
 
@@ -271,7 +271,8 @@ bench-api: $(READY) $(API)/.ready  ## what a request costs, beside FastAPI's hel
 	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/api.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 test-api: $(READY) $(API)/.ready  ## the data API on real servers, and docs/images/api.png: CHROMIUM=
-	@$(API)/bin/python -c 'import playwright, PIL, schemathesis' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))
+	@$(API)/bin/python -c 'import playwright, PIL, schemathesis, nbclient, ipykernel, polars' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))
+	@$(MAKE) --no-print-directory $(MONITORING)/.ready || echo "The dashboard of the API is left out."
 	@$(BIN)/marquee deps
 	@MARQUEE_API=1 $(API)/bin/pytest --quiet -rs ingestion/tests/test_api*.py
 
@@ -279,10 +280,10 @@ $(API)/.ready: requirements.lock pyproject.toml
 	@echo "Installing the extra api into $(API)"
 	@$(call environment,$(API))
 	@$(call install,$(API),-r requirements.lock)
-	@$(call install,$(API),-c requirements.lock -e '.[api]')
+	@$(call install,$(API),-c requirements.lock -e '.[api,mcp]')
 	@touch $@
 
-up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,monitoring
+up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,api,monitoring
 	@docker compose version >/dev/null 2>&1 || { echo "Docker with Compose is needed: https://docs.docker.com/get-docker"; exit 1; }
 	@deploy/make-secrets.sh
 	@COMPOSE_PROFILES='$(or $(PROFILES),*)' docker compose --file deploy/compose.yaml up --build --detach

@@ -5,6 +5,7 @@ themselves, as Linux counts it in nanoseconds: it stays steady on a busy machine
 measured in turns, and the ratio is the median of the rounds.
 
 - ``hello``: FastAPI that returns a dict, served by the same uvicorn: the yardstick of what is kept.
+- ``Redis hit``: nothing is kept in the process, all is shared; Redis' own time is beside it.
 - ``one row``, ``10,000 rows``: not kept; API and PostgreSQL together, beside asyncpg alone and
   PostgreSQL, which fetches the same rows in the same order and makes no bytes of them.
 - ``mix``: 85 of 100 requests are kept, 15 read one row each; the load generator is on the machine.
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.running import MARQUEE
 from ingestion.tests.conftest import unused_port
+from ingestion.tests.redis_server import PROGRAM, RedisServer
 from ingestion.warehouse.access import load_target
 from ingestion.warehouse.target import Target
 
@@ -198,8 +200,16 @@ def hello(port: int) -> None:
 class Bench:
     """The pairs, over one server of the API and one of hello."""
 
-    def __init__(self, target: Target, api: Server, other: Server, rounds: int) -> None:
+    def __init__(
+        self,
+        target: Target,
+        api: Server,
+        other: Server,
+        rounds: int,
+        shared: tuple[Server, RedisServer] | None,
+    ) -> None:
         self.target, self.api, self.hello, self.rounds = target, api, other, rounds
+        self.shared = shared
         self.fresh = itertools.count(1)
         with closing(target.connect()) as connection, connection.cursor() as cursor:
             cursor.execute(f"select transaction_id from marts.{FACT}")  # noqa: S608 - ours
@@ -237,14 +247,21 @@ class Bench:
         return Cost(*(1e6 * seconds / len(values) for seconds in cost))
 
     def pair(
-        self, name: str, limit: float, one: Callable[[], Cost], two: Callable[[], Cost]
+        self,
+        name: str,
+        limit: float,
+        one: Callable[[], Cost],
+        two: Callable[[], Cost],
+        *,
+        only_own: bool = False,
     ) -> None:
         """Print what one costs of two, the median of the rounds."""
         one()  # not counted: modules are imported, statements prepared
         found = []
         for _ in range(self.rounds):
             first, second = one(), two()
-            found.append((first, second, first.both / second.both))
+            ratio = first.own / second.own if only_own else first.both / second.both
+            found.append((first, second, ratio))
         first, second, ratio = sorted(found, key=lambda each: each[2])[len(found) // 2]
         said = "met" if ratio <= limit else "not met"
         print(
@@ -258,6 +275,10 @@ class Bench:
             f" {'database':>9} {'ratio':>7}"
         )
         self.kept(requests_each)
+        if self.shared:
+            self.redis_hits(requests_each, *self.shared)
+        else:
+            print("Redis hit: there is no redis-server here")
         self.not_kept(requests_each)
         self.mix(seconds)
         self.memory(large)
@@ -282,6 +303,25 @@ class Bench:
         self.pair(
             "304, beside hello", 0.3, lambda: self.served(self.api, [same] * count, 304), plain
         )
+
+    def redis_hits(self, count: int, api: Server, redis: RedisServer) -> None:
+        other = [self.hello.request("/")] * count
+        for name, headers in (("in gzip", {"Accept_Encoding": "gzip"}), ("plain", {})):
+            wanted = [api.request("/v1/marts/daily_transactions", KEPT, **headers)] * count
+
+            def hit(wanted: list[bytes] = wanted) -> Cost:
+                before, beside = _redis_hits(api), cpu_of([redis.process.pid])
+                cost = self.served(api, wanted)
+                if _redis_hits(api) - before < count:
+                    sys.exit("some of the requests were no hits")
+                return Cost(cost.own, 1e6 * (cpu_of([redis.process.pid]) - beside) / count)
+
+            api.load(wanted[:1])  # it is shared from now on
+            time.sleep(1)
+            self.pair(
+                f"Redis hit, {name}, beside hello", 1.0, hit,
+                lambda: self.served(self.hello, other), only_own=True,
+            )  # fmt: skip
 
     def not_kept(self, count: int) -> None:
         path, few = f"/v1/marts/{FACT}", max(200, count // 5)
@@ -379,9 +419,34 @@ def main() -> None:
     with (
         running([*MARQUEE, "api", "serve", "--port", str(port)], port, "/ready", key) as api,
         running([sys.executable, __file__, "--hello", str(other)], other, "/") as plain,
+        sharing(key) as shared,
     ):
-        bench = Bench(load_target(), api, plain, arguments.rounds)
+        bench = Bench(load_target(), api, plain, arguments.rounds, shared)
         bench.all(arguments.requests, arguments.seconds, arguments.large)
+
+
+@contextmanager
+def sharing(key: str) -> Iterator[tuple[Server, RedisServer] | None]:
+    """A server that keeps nothing itself and shares all in a Redis; None without redis-server."""
+    if not PROGRAM:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        redis = RedisServer(Path(folder)).start()
+        port = unused_port()
+        options = ["--cache-mb", "0", "--redis", redis.url, "--redis-wait", "10000"]
+        command = [*MARQUEE, "api", "serve", "--port", str(port), *options]
+        try:
+            with running(command, port, "/ready", key) as api:
+                yield api, redis
+        finally:
+            redis.kill()
+
+
+def _redis_hits(api: Server) -> float:
+    lines = requests.get(f"http://127.0.0.1:{api.port}/metrics", timeout=60).text.splitlines()
+    name = "marquee_api_redis_hits_total "
+    return next((float(line.split()[1]) for line in lines if line.startswith(name)), 0.0)
 
 
 def _build(rows: int) -> None:

@@ -16,7 +16,7 @@ secret() { # NAME VALUE
 word() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 
 for name in postgres_password marquee_password monitor_password superset_password superset_secret_key \
-  airflow_password airflow_jwt_secret grafana_password; do
+  airflow_password airflow_jwt_secret grafana_password redis_password; do
   secret "$name" "$(word)"
 done
 secret airflow_fernet_key "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n')"

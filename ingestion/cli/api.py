@@ -1,9 +1,13 @@
-"""``marquee api``: the marts over HTTP."""
+"""``marquee api``: the marts over HTTP, and for assistants."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +21,22 @@ from ingestion.warehouse.machine import HOST, port_taken
 from ingestion.warehouse.paths import STATE_DIR
 from serving.api.keys import RATE, Keys
 
+if TYPE_CHECKING:
+    from ingestion.warehouse.target import Target
+    from serving.api.catalogue import Mart
+
 PORT = 8000
 NEEDED = (
-    *("asyncpg", "fastapi", "fastapi_offline", "metricflow", "orjson", "prometheus_client"),
-    "uvicorn",
+    *("asyncpg", "fastapi", "fastapi_offline", "hiredis", "metricflow", "orjson"),
+    *("prometheus_client", "uvicorn"),
+)
+
+
+manifest_option = click.option(
+    "--manifest", metavar="FILE", help="dbt's manifest; without it, the last build's."
+)
+schema_option = click.option(
+    "--schema", help="Schema of the marts, if you changed generate_schema_name."
 )
 
 
@@ -59,8 +75,18 @@ def api() -> None:
 @click.option(
     "--cors-origin", "origins", multiple=True, help="A web page that may call it, as https://HOST."
 )
-@click.option("--manifest", metavar="FILE", help="dbt's manifest; without it, the last build's.")
-@click.option("--schema", help="Schema of the marts, if you changed generate_schema_name.")
+@click.option(
+    "--redis", metavar="URL", help="Share answers with other servers: redis://127.0.0.1:6379/0."
+)
+@click.option(
+    "--redis-wait",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Milliseconds that a request waits for Redis.",
+)
+@manifest_option
+@schema_option
 @target_option
 def serve(  # noqa: PLR0917 - click gives them by name
     port: int,
@@ -70,6 +96,8 @@ def serve(  # noqa: PLR0917 - click gives them by name
     timeout: int,
     cache_mb: int,
     origins: tuple[str, ...],
+    redis: str | None,
+    redis_wait: int,
     manifest: str | None,
     schema: str | None,
     target_name: str | None,
@@ -78,22 +106,16 @@ def serve(  # noqa: PLR0917 - click gives them by name
 
     Every request below /v1/ needs a key of `marquee api key create`. The warehouse is read as the
     reporter: on a server of your own, MARQUEE_REPORTER_PASSWORD says that role's password.
+    That of Redis is in MARQUEE_REDIS_PASSWORD.
     """
-    if missing := [name for name in NEEDED if not find_spec(name)]:
-        raise UserError(
-            f"The API needs packages that are not here: {', '.join(missing)}.\n"
-            f"Install them: {install_command('api')}"
-        )
-    from serving.api import catalogue
+    _refuse_without(NEEDED, "api")
+    from serving.api.redis_link import Address
     from serving.api.service import serve as run
     from serving.api.settings import PASSWORD, Settings, reader
 
-    refuse_without_warehouse()
-    target = access.ready(target_name)
-    path = on_disk(manifest, "The manifest") if manifest else target_path() / "manifest.json"
-    marts = catalogue.read(path, target, schema)
-    if not marts:
-        raise UserError(f"{path} has no public model with an enforced contract.\nSee docs/api.md")
+    target, path, marts = _what_is_served(target_name, manifest, schema)
+    if redis:
+        Address.of(redis)
     if port_taken(port):
         raise UserError(f"Port {port} is used by another program.\nChoose another one with --port.")
     if (login := reader(target)) == target:
@@ -107,18 +129,77 @@ def serve(  # noqa: PLR0917 - click gives them by name
     run(
         Settings(
             folder="",
-            manifest=str(Path(path).absolute()),
+            manifest=path,
             target_name=target_name,
             schema=schema,
             connections=connections,
             timeout=timeout,
             cache_bytes=cache_mb * 1024**2,
             origins=origins,
+            redis=redis,
+            redis_wait=redis_wait / 1000,
         ),
         host,
         port,
         workers,
     )
+
+
+@api.command()
+@click.option(
+    "--timeout",
+    default=30,
+    show_default=True,
+    type=click.IntRange(1, 3600),
+    help="Seconds that a query may take.",
+)
+@manifest_option
+@schema_option
+@target_option
+def mcp(timeout: int, manifest: str | None, schema: str | None, target_name: str | None) -> None:
+    """Let an assistant read marts and metrics: an MCP server on standard input and output.
+
+    The assistant's program starts it. It reads as the reporter, as `marquee api serve` does.
+    """
+    with redirect_stdout(sys.stderr):  # standard output is the assistant's
+        _refuse_without((*NEEDED, "jsonschema", "mcp"), "api,mcp")
+        from serving.api.mcp_server import run
+        from serving.api.settings import Settings
+
+        _, path, _ = _what_is_served(target_name, manifest, schema)
+    run(
+        Settings(
+            folder="",
+            manifest=path,
+            target_name=target_name,
+            schema=schema,
+            connections=2,
+            timeout=timeout,
+        )
+    )
+
+
+def _refuse_without(packages: Iterable[str], extra: str) -> None:
+    if missing := [name for name in packages if not find_spec(name)]:
+        raise UserError(
+            f"The API needs packages that are not here: {', '.join(missing)}.\n"
+            f"Install them: {install_command(extra)}"
+        )
+
+
+def _what_is_served(
+    target_name: str | None, manifest: str | None, schema: str | None
+) -> tuple[Target, str, dict[str, Mart]]:
+    """The target, which answers; the manifest's path; the marts."""
+    from serving.api import catalogue
+
+    refuse_without_warehouse()
+    target = access.ready(target_name)
+    path = on_disk(manifest, "The manifest") if manifest else target_path() / "manifest.json"
+    marts = catalogue.read(path, target, schema)
+    if not marts:
+        raise UserError(f"{path} has no public model with an enforced contract.\nSee docs/api.md")
+    return target, str(Path(path).absolute()), marts
 
 
 @api.group()

@@ -201,6 +201,10 @@ class Monitors:
             f"--storage.path={self.folder / 'alertmanager'}",
             "--cluster.listen-address=",
         )
+        self.start_prometheus()
+
+    def start_prometheus(self) -> None:
+        """Start it, alone or as the last one, and wait until all that run answer."""
         self._start(
             "prometheus",
             "prometheus",

@@ -76,6 +76,24 @@ def test_requests_made_of_the_description_are_answered_as_described(api: Api):
     """Schemathesis makes valid and invalid requests for each path, within its own bounds."""
     described = requests.get(f"{api.base}/openapi.json", timeout=60).json()
     assert len(described["paths"]) > 35
+    walk(api, int(os.environ.get("MARQUEE_API_EXAMPLES", "8")))
+
+
+def test_requests_for_metrics_made_of_the_description_are_answered_as_described(api: Api):
+    """Many more for the one path of all metrics; enough of them get as far as the warehouse."""
+    answered = 'marquee_api_requests_total{mart="",path="/v1/metrics/{metrics}",status="200"}'
+
+    def figures() -> float:
+        lines = requests.get(f"{api.base}/metrics", timeout=60).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(answered))
+
+    before = figures()
+    walk(api, 300, "--include-path=/v1/metrics/{metrics}")
+    assert figures() - before >= 20
+
+
+def walk(api: Api, examples: int, *options: str) -> None:
+    """Let schemathesis ask as often for each path; what it finds fails."""
     done = subprocess.run(
         [
             BIN / "schemathesis",
@@ -84,12 +102,13 @@ def test_requests_made_of_the_description_are_answered_as_described(api: Api):
             f"--header=Authorization: Bearer {api.key}",
             "--checks=not_a_server_error,status_code_conformance,content_type_conformance,"
             "response_schema_conformance",
-            f"--max-examples={os.environ.get('MARQUEE_API_EXAMPLES', '8')}",
+            f"--max-examples={examples}",
             "--phases=examples,fuzzing",
             "--mode=all",
             "--seed=15",
             "--generation-deterministic",
             "--no-color",
+            *options,
         ],
         capture_output=True,
         text=True,

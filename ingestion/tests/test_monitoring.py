@@ -367,8 +367,13 @@ def test_every_panel_shows_something(watched: Watched):
 
 
 def expressions() -> Iterator[str]:
-    """What the panels and variables of all dashboards ask, as Grafana would fill it in."""
+    """What the panels of the warehouse's dashboards ask, as Grafana would fill it in.
+
+    That of the API is asked where there is one: test_api_monitoring.py.
+    """
     for path in sorted((MONITORING / "grafana" / "dashboards").glob("*.json")):
+        if path.stem == "api":
+            continue
         for panel in json.loads(path.read_text("utf-8"))["panels"]:
             for target in panel.get("targets", ()):
                 found = target["expr"].replace("$warehouse", "marquee")

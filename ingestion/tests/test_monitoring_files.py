@@ -50,7 +50,7 @@ def test_an_alert_says_what_it_means_whom_it_asks_and_where_to_read(name: str):
     assert set(alert["annotations"]) == {"summary", "description", "runbook"}
     labels = alert["labels"]
     assert labels["severity"] in ("critical", "warning", "none")
-    assert labels["component"] in ("runs", "database", "host", "monitoring")
+    assert labels["component"] in ("runs", "database", "api", "host", "monitoring")
     named = set(re.findall(r"}}([A-Z][\w ]+?){{", labels.get("owner", ""))) or {labels.get("owner")}
     assert named <= owners() or (name == "MarqueeTestsFailed" and named == {None})
     file, _, anchor = alert["annotations"]["runbook"].partition("#")
@@ -86,6 +86,10 @@ def test_messages_go_to_owners_that_exist():
 def metrics_of_ours() -> set[str]:
     text = (PROJECT_DIR / "ingestion" / "evidence" / "metrics.py").read_text("utf-8")
     found = set(re.findall(r'"(marquee_\w+)"', text))
+    text = (PROJECT_DIR / "serving" / "api" / "measures.py").read_text("utf-8")
+    for kind, name in re.findall(r'= (Counter|Gauge|Histogram)\(\s*"(marquee_api_\w+)"', text):
+        ends = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_count", "_sum"]}
+        found |= {name + end for end in ends[kind]}
     for prefix, query in read("queries.yml").items():
         for metric in query["metrics"]:
             found |= {f"{prefix}_{name}" for name, it in metric.items() if it["usage"] != "LABEL"}
@@ -134,4 +138,4 @@ def test_a_dashboard_holds_together(path: Path):
 def test_no_two_dashboards_are_one():
     read_all = [json.loads(path.read_text("utf-8")) for path in DASHBOARDS]
     for key in ("uid", "title"):
-        assert len({it[key] for it in read_all}) == len(DASHBOARDS) == 2
+        assert len({it[key] for it in read_all}) == len(DASHBOARDS) == 3

@@ -8,41 +8,62 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ingestion import __version__
 from serving.api import measures
 
 SMALLEST_PACKED = 1024  # bytes; what is smaller is sent as it is
+LARGEST_AT_ONCE = 256 * 1024  # bytes that are packed without a thread
 OVERHEAD = 1000  # bytes that an entry takes besides its content, about
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass
 class Answer:
-    """What is sent for a request.
+    """What is sent for a request, as it is or in gzip; one is made of the other when asked for.
 
     Attributes:
         content: the body.
         headers: of the body, whoever gets it.
-        packed: the body in gzip, once somebody has asked for it.
+        packed: the body in gzip.
     """
 
-    content: bytes
+    content: bytes | None
     headers: Headers
     packed: bytes | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
-        return OVERHEAD + len(self.content) + len(self.packed or b"")
+        return OVERHEAD + len(self.content or b"") + len(self.packed or b"")
+
+    @property
+    def is_packable(self) -> bool:
+        """Whether it is long enough to be sent in gzip."""
+        return self.content is None or len(self.content) >= SMALLEST_PACKED
 
     async def in_gzip(self) -> bytes:
         if self.packed is None:
-            pack = gzip.compress
-            if len(self.content) > 256 * 1024:
-                self.packed = await asyncio.to_thread(pack, self.content, 4, mtime=0)
-            else:
-                self.packed = pack(self.content, 4, mtime=0)
+            self.packed = await _off_loop(_pack, self.content or b"", LARGEST_AT_ONCE)
         return self.packed
+
+    async def plain(self) -> bytes:
+        if self.content is None:
+            self.content = await _off_loop(
+                gzip.decompress, self.packed or b"", LARGEST_AT_ONCE // 8
+            )
+        return self.content
+
+
+def _pack(content: bytes) -> bytes:
+    return gzip.compress(content, 4, mtime=0)
+
+
+async def _off_loop(make: Callable[[bytes], bytes], content: bytes, at_once: int) -> bytes:
+    """Pack or unpack; what is large in a thread, so that others are answered meanwhile."""
+    if len(content) > at_once:
+        return await asyncio.to_thread(make, content)
+    return make(content)
 
 
 def tag_of(path: str, query_string: bytes, builds: tuple[str, ...]) -> bytes:
@@ -51,18 +72,28 @@ def tag_of(path: str, query_string: bytes, builds: tuple[str, ...]) -> bytes:
     return b'W/"' + hashlib.blake2b(packed, digest_size=16).hexdigest().encode() + b'"'
 
 
+class Shared(Protocol):
+    """A cache behind this one, which other processes use, too."""
+
+    async def get(self, key: Hashable) -> Answer | None: ...
+
+    async def put(self, key: Hashable, answer: Answer) -> None: ...
+
+
 class Answers:
     """A cache bounded in bytes; what is asked for at the same time is made once.
 
     Args:
         most: bytes that it holds. The entries used least recently go first.
+        shared: asked for what is not here, and told what was made.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, shared: Shared | None = None) -> None:
+        self.most, self.shared = most, shared
         self.held = 0
         self._kept: OrderedDict[Hashable, tuple[Answer, int]] = OrderedDict()
         self._under_way: dict[Hashable, asyncio.Task[Answer]] = {}
+        self._sharing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -75,9 +106,14 @@ class Answers:
         return None
 
     async def made(
-        self, key: Hashable, make: Callable[[], Awaitable[Answer]], *, keep: bool
+        self,
+        key: Hashable,
+        make: Callable[[], Awaitable[Answer]],
+        *,
+        keep: bool,
+        look: bool = False,
     ) -> Answer:
-        """The answer of a key: the one that is being made, or a new one.
+        """The answer of a key: the one that is being made, a shared one, or a new one.
 
         One who leaves does not stop it, as others may wait for it.
 
@@ -85,10 +121,11 @@ class Answers:
             key: the request with the builds of all that it reads.
             make: makes it.
             keep: whether it may serve later requests, too.
+            look: whether a shared one will do, which is never newer than its key.
         """
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._make(key, make, keep=keep))
+            task = asyncio.ensure_future(self._make(key, make, keep, look))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         else:
@@ -112,12 +149,21 @@ class Answers:
             self._put(key, self._kept[key][0])
 
     async def _make(
-        self, key: Hashable, make: Callable[[], Awaitable[Answer]], *, keep: bool
+        self, key: Hashable, make: Callable[[], Awaitable[Answer]], keep: bool, look: bool
     ) -> Answer:
-        answer = await make()
+        found = await self.shared.get(key) if look and self.shared else None
+        answer = found or await make()
         if keep and self._under_way.get(key) is asyncio.current_task():
             self._put(key, answer)
+            if found is None and self.shared:  # nobody waits for it
+                task = asyncio.ensure_future(self._share(self.shared, key, answer))
+                self._sharing.add(task)
+                task.add_done_callback(self._sharing.discard)
         return answer
+
+    async def _share(self, shared: Shared, key: Hashable, answer: Answer) -> None:
+        await shared.put(key, answer)
+        self.resize(key)
 
     def _done(self, key: Hashable, task: asyncio.Task[Answer]) -> None:
         if self._under_way.get(key) is task:

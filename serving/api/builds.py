@@ -75,7 +75,7 @@ class Builds:
         self.is_connected = False
         self.trouble = "not connected yet"
         self._looked = time.monotonic()
-        self._news = asyncio.Event()
+        self._news, self._seen = asyncio.Event(), asyncio.Event()
 
     @property
     def age(self) -> float:
@@ -86,6 +86,11 @@ class Builds:
     def looked(self) -> float:
         """Seconds since the table was read."""
         return time.monotonic() - self._looked
+
+    async def first_look(self, most: float) -> None:
+        """Wait until the table was read once; not longer than some seconds."""
+        with suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._seen.wait(), most)
 
     async def follow(self) -> None:
         """Follow the builds until cancelled; what goes wrong is said in ``trouble``."""
@@ -137,6 +142,7 @@ class Builds:
             rows, self.trouble = [], f"{self.schema} may not be read: marquee db roles"
         self._looked = time.monotonic()
         self.known = {name: Build.of(invocation, at) for name, invocation, at in rows}
+        self._seen.set()
 
     def _lost(self, error: BaseException) -> None:
         self.trouble = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,6 +118,21 @@ def read(path: Path, target: Target, schema: str | None = None) -> dict[str, Mar
             f"{path} is no manifest of dbt: {error}\nMake it anew: marquee dbt parse"
         ) from error
     return {mart.name: mart for mart in sorted(marts, key=lambda mart: mart.name)}
+
+
+def shape(marts: dict[str, Mart], metrics: bytes) -> str:
+    """A short text that is another one when the same request may mean something else.
+
+    Args:
+        marts: as they are served.
+        metrics: what defines them.
+    """
+    found = hashlib.blake2b(metrics, digest_size=8)
+    for mart in marts.values():
+        columns = [(one.name, one.type, one.nullable) for one in mart.columns.values()]
+        key = [column.name for column in mart.key]
+        found.update(repr((mart.name, mart.relation, columns, key, mart.is_live)).encode())
+    return found.hexdigest()
 
 
 def _mart(node: dict, target: Target, schema: str | None, keys: list[tuple[str, ...]]) -> Mart:

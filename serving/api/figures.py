@@ -50,7 +50,7 @@ def load(manifest: Path, marts: dict[str, Mart]) -> Metrics:
         UserError: there are none, or they are none of dbt's.
     """
     nodes = orjson.loads(manifest.read_bytes())
-    path = manifest.with_name("semantic_manifest.json")
+    path = _semantic(manifest)
     semantic = orjson.loads(path.read_bytes()) if path.exists() else path
     if isinstance(semantic, dict):  # dbt may have written it for another target
         for model in semantic["semantic_models"]:
@@ -61,6 +61,16 @@ def load(manifest: Path, marts: dict[str, Mart]) -> Metrics:
             if node["resource_type"] == "model" and node["name"] in marts:
                 node["relation_name"] = marts[node["name"]].relation
     return Metrics.load(semantic, nodes)
+
+
+def source(manifest: Path) -> bytes:
+    """What defines the metrics; nothing where there are none."""
+    path = _semantic(manifest)
+    return path.read_bytes() if path.exists() else b""
+
+
+def _semantic(manifest: Path) -> Path:
+    return manifest.with_name("semantic_manifest.json")
 
 
 def parsed(metrics: Metrics, marts: dict[str, Mart], names: str, query_string: bytes) -> Figures:

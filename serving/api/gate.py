@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
-from serving.api import figures, formats, measures
-from serving.api.answers import SMALLEST_PACKED, Answer, Headers, tag_of
+from serving.api import making, measures
+from serving.api.answers import Headers, tag_of
 from serving.api.builds import Build
-from serving.api.catalogue import Mart
-from serving.api.figures import Figures
+from serving.api.making import LONGEST_QUERY, Asked
 from serving.api.problems import ProblemError
-from serving.api.query import parsed
 from serving.api.state import State
 
 Scope = dict[str, Any]
@@ -25,8 +21,6 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MART = re.compile(r"/v1/marts/([^/]+)")
 METRICS = re.compile(r"/v1/metrics/([^/]+)")
-MOST_KNOWN = 10_000  # requests for metrics whose mart is known
-LONGEST_QUERY = 16_384  # bytes of a query string
 PATHS = ("/v1/marts", "/v1/metrics", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
 LOG = logging.getLogger("marquee.api")
 _NO_GZIP = re.compile(rb"gzip\s*;\s*q=0(\.0*)?\s*(,|$)")
@@ -120,81 +114,34 @@ class Gate:
 
     async def _page(self, scope: Scope, send: Send, name: str) -> None:
         _check_method(scope)
-        mart = self.state.marts.get(name)
-        if mart is None:
-            raise ProblemError(404, "There is no such mart.", "GET /v1/marts lists them.")
-        await self._answer(
-            scope, send, mart, lambda build: self._made(mart, build, scope["query_string"])
-        )
+        await self._answer(scope, send, making.rows(self.state, name, scope["query_string"]))
 
     async def _figures(self, scope: Scope, send: Send, names: str) -> None:
         _check_method(scope)
-        metrics, query_string = self.state.metrics, scope["query_string"]
-        if metrics is None:
-            raise ProblemError(
-                503,
-                "No metrics are served; the server's log says why.",
-                "Let the server's operator run `marquee run`.",
-                retry_after=30,
-            )
+        await self._answer(
+            scope, send, await making.figures_of(self.state, names, scope["query_string"])
+        )
 
-        async def asked() -> Figures:
-            # MetricFlow takes some milliseconds, in which others are answered
-            return await asyncio.to_thread(
-                figures.parsed, metrics, self.state.marts, names, query_string
-            )
-
-        request = (scope["path"], query_string)
-        mart, first = self.state.figured.get(request), None
-        if mart is None:
-            first = await asked()
-            mart = first.mart
-            if len(self.state.figured) >= MOST_KNOWN:
-                self.state.figured.clear()
-            self.state.figured[request] = mart
-
-        async def made(build: Build | None) -> Answer:
-            wanted = first or await asked()
-            content = await self.state.reader.figures(wanted, build.token if build else None)
-            return Answer(content, [(b"content-type", formats.CONTENT_TYPES[wanted.format])])
-
-        await self._answer(scope, send, mart, made)
-
-    async def _answer(
-        self,
-        scope: Scope,
-        send: Send,
-        mart: Mart,
-        make: Callable[[Build | None], Awaitable[Answer]],
-    ) -> None:
+    async def _answer(self, scope: Scope, send: Send, asked: Asked) -> None:
         """Answer from the cache, or with what is made of the mart's latest build."""
-        build = self.state.build_of(mart)
-        builds = (build.token,) if build else ()
+        build = self.state.build_of(asked.mart)
         headers = self._headers(build)
+        key = making.key_of(self.state, scope["path"], scope["query_string"], build)
         if build:
-            tag = tag_of(scope["path"], scope["query_string"], builds)
+            tag = tag_of(*key)
             headers.append((b"etag", tag))
             if tag in [one.strip() for one in header(scope, b"if-none-match").split(b",")]:
                 await answer(send, 304, headers, b"")
                 return
-        key = (scope["path"], scope["query_string"], builds)
-        found = self.state.answers.get(key)
-        if found is None:
-            measures.MISSES.inc()
-            found = await self.state.answers.made(
-                key,
-                lambda: make(build),
-                keep=bool(build) and self.state.builds.is_connected,
-            )
-        else:
-            measures.HITS.inc()
-        content = found.content
-        if len(content) >= SMALLEST_PACKED and accepts_gzip(scope):
-            if found.packed is None:
-                await found.in_gzip()
-                self.state.answers.resize(key)
-            content = found.packed or content
+        found = await making.answered(self.state, key, asked, build)
+        size = found.size
+        if found.is_packable and accepts_gzip(scope):
+            content = await found.in_gzip()
             headers.append((b"content-encoding", b"gzip"))
+        else:
+            content = await found.plain()
+        if found.size != size:
+            self.state.answers.resize(key)
         await answer(send, 200, found.headers + headers, content)
 
     def _headers(self, build: Build | None) -> Headers:
@@ -211,26 +158,6 @@ class Gate:
             headers.append((b"age", str(age).encode()))
             headers.append((b"warning", b'110 marquee "The warehouse does not answer"'))
         return headers
-
-    async def _made(self, mart: Mart, build: Build | None, query_string: bytes) -> Answer:
-        query = parsed(mart, query_string)
-        token = build.token if build else None
-        if query.build is not None and query.build != token and not query.goes_on:
-            raise ProblemError(
-                409,
-                f"{mart.name} was built anew since the first page.",
-                "Begin again without a cursor, or go on in the new build: on_rebuild=continue",
-                "cursor",
-            )
-        content, cursor = await self.state.reader.page(query, token)
-        headers = [(b"content-type", formats.CONTENT_TYPES[query.format])]
-        if cursor:
-            others = parse_qsl(query_string.decode("ascii"), keep_blank_values=True)
-            pairs = [(n, v) for n, v in others if n != "cursor"]
-            following = urlencode([*pairs, ("cursor", cursor)])
-            headers.append((b"link", f'<?{following}>; rel="next"'.encode("ascii")))
-            headers.append((b"next-cursor", cursor.encode("ascii")))
-        return Answer(content, headers)
 
 
 def _check_method(scope: Scope) -> None:

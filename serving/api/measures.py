@@ -30,6 +30,18 @@ SECONDS = Histogram(
 )
 HITS = Counter("marquee_api_cache_hits", "Requests answered from the cache.")
 MISSES = Counter("marquee_api_cache_misses", "Requests that were not in the cache.")
+REDIS_HITS = Counter("marquee_api_redis_hits", "Requests whose answer Redis had.")
+REDIS_MISSES = Counter(
+    "marquee_api_redis_misses", "Requests whose answer Redis had not, or not in time."
+)
+REDIS_ERRORS = Counter(
+    "marquee_api_redis_errors", "Commands that Redis refused or did not answer in time."
+)
+REDIS_CONNECTED = Gauge(
+    "marquee_api_redis_connected",
+    "Processes that share answers in Redis now.",
+    multiprocess_mode="livesum",
+)
 COALESCED = Counter("marquee_api_coalesced", "Requests that waited for the query of an equal one.")
 QUERIES = Counter("marquee_api_queries", "Queries sent to the warehouse.")
 QUEUE = Gauge(

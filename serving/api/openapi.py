@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from serving.api.catalogue import Column, Mart
+from serving.api.catalogue import Column, Mart, plain_type
+from serving.api.figures import MOST_NAMES
 from serving.api.formats import CONTENT_TYPES
 from serving.api.query import FORMATS, LARGEST, LIMIT, MOST_VALUES
 from serving.metrics import Metrics
+from serving.metrics.catalogue import GRAINS
 
 _TYPES: dict[str, dict[str, Any]] = {
     "smallint": {"type": "integer", "minimum": -(2**15), "maximum": 2**15 - 1},
@@ -214,15 +216,19 @@ def _operation(mart: Mart) -> dict[str, Any]:
 
 
 def _metrics_operation(metrics: Metrics, shared: dict[str, Any]) -> dict[str, Any]:
-    names = [metric.name for metric in metrics.list()]
+    listed = metrics.list()
+    names = [metric.name for metric in listed]
+    dimensions = {
+        name: dimension for metric in listed for name, dimension in metric.dimensions.items()
+    }
+    groups = {"type": "string", "enum": [*GRAINS, *sorted(dimensions)]}
     row = {"type": "object", "description": "A column for each of group_by and of the metrics."}
     texts = {
-        "group_by": "Dimensions of the metrics, or day, week, month, quarter, year; with commas.",
         "since": "The first day, or moment in UTC.",
         "until": "The last day, which counts to its end; or the moment before which it ends.",
         "order": "Columns of the answer, `-` before one for descending.",
     }
-    samples = {"group_by": "month", "since": "2024-01-01", "until": "2024-12-31", "order": "month"}
+    samples = {"since": "2024-01-01", "until": "2024-12-31", "order": f"-{names[0]}"}
     limit = shared["limit"]["schema"] | {"default": LARGEST}
     return {
         "tags": ["metrics"],
@@ -238,7 +244,16 @@ def _metrics_operation(metrics: Metrics, shared: dict[str, Any]) -> dict[str, An
                 "in": "path",
                 "required": True,
                 "description": "Names, separated by commas.",
-                "schema": {"type": "string", "examples": names[:1]},
+                "style": "simple",
+                "schema": _listed({"type": "string", "enum": names}, names[:1]),
+            },
+            {
+                "name": "group_by",
+                "in": "query",
+                "description": "Dimensions of the metrics, or day, week, month, quarter, year.",
+                "style": "form",
+                "explode": False,
+                "schema": _listed(groups, ["month"]),
             },
             *(
                 {
@@ -251,6 +266,13 @@ def _metrics_operation(metrics: Metrics, shared: dict[str, Any]) -> dict[str, An
             ),
             shared["limit"] | {"description": "Rows of the answer.", "schema": limit},
             {"$ref": "#/components/parameters/format"},
+            *(
+                parameter
+                for one in dimensions.values()
+                for parameter in _filters(
+                    Column(one.name, plain_type(one.type), one.description, nullable=True)
+                )
+            ),
         ],
         "responses": {
             "200": {
@@ -261,6 +283,17 @@ def _metrics_operation(metrics: Metrics, shared: dict[str, Any]) -> dict[str, An
             "304": {"description": "As If-None-Match has it."},
             **_problems(*PROBLEMS),
         },
+    }
+
+
+def _listed(items: dict[str, Any], example: list[str]) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": items,
+        "minItems": 1,
+        "maxItems": MOST_NAMES,
+        "uniqueItems": True,
+        "examples": [example],
     }
 
 

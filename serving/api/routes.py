@@ -79,7 +79,8 @@ class Health:
     """How the server is.
 
     ``builds_seconds`` is how long ago the builds of the marts were read; ``stale_seconds`` how old
-    answers of the cache may be, 0 while the warehouse answers.
+    answers of the cache may be, 0 while the warehouse answers. ``redis`` is connected, none, or
+    why it is away.
     """
 
     status: str
@@ -91,6 +92,7 @@ class Health:
     marts: int
     cached_answers: int
     cached_bytes: int
+    redis: str
 
 
 def state_of(request: Request) -> State:
@@ -98,9 +100,8 @@ def state_of(request: Request) -> State:
     return request.app.state.marquee
 
 
-async def list_marts(request: Request) -> list[MartInfo]:
-    """All marts, with their keys and their latest builds."""
-    state = state_of(request)
+def marts_of(state: State) -> list[MartInfo]:
+    """All marts, as the list has them."""
     return [
         MartInfo(
             mart.name,
@@ -114,9 +115,12 @@ async def list_marts(request: Request) -> list[MartInfo]:
     ]
 
 
-async def show_schema(request: Request, mart: str) -> MartSchema:
-    """The columns of a mart: types, descriptions, what may be null."""
-    state = state_of(request)
+def schema_of(state: State, mart: str) -> MartSchema:
+    """A mart with its columns.
+
+    Raises:
+        ProblemError: there is no such mart.
+    """
     found = state.marts.get(mart)
     if found is None:
         raise ProblemError(404, "There is no such mart.", "GET /v1/marts lists them.")
@@ -129,9 +133,8 @@ async def show_schema(request: Request, mart: str) -> MartSchema:
     return MartSchema(found.name, found.description, key, columns, found.is_live, build)
 
 
-async def list_metrics(request: Request) -> list[MetricInfo]:
-    """All metrics, with what they can be grouped by."""
-    state = state_of(request)
+def metrics_of(state: State) -> list[MetricInfo]:
+    """All metrics, as the list has them."""
     return [
         MetricInfo(
             metric.name,
@@ -144,6 +147,21 @@ async def list_metrics(request: Request) -> list[MetricInfo]:
         )
         for metric in (state.metrics.list() if state.metrics else [])
     ]
+
+
+async def list_marts(request: Request) -> list[MartInfo]:
+    """All marts, with their keys and their latest builds."""
+    return marts_of(state_of(request))
+
+
+async def show_schema(request: Request, mart: str) -> MartSchema:
+    """The columns of a mart: types, descriptions, what may be null."""
+    return schema_of(state_of(request), mart)
+
+
+async def list_metrics(request: Request) -> list[MetricInfo]:
+    """All metrics, with what they can be grouped by."""
+    return metrics_of(state_of(request))
 
 
 async def show_health(request: Request) -> Health:
@@ -160,6 +178,7 @@ async def show_health(request: Request) -> Health:
         marts=len(state.marts),
         cached_answers=len(state.answers),
         cached_bytes=state.answers.held,
+        redis=(state.redis.trouble or "connected") if state.redis else "none",
     )
 
 

@@ -28,6 +28,9 @@ class Settings:
         timeout: seconds that a query may take.
         cache_bytes: of each process.
         origins: web pages that may call it from a browser (CORS).
+        redis: address of the Redis in which servers share answers; its password is in
+            MARQUEE_REDIS_PASSWORD.
+        redis_wait: seconds that a request waits for Redis.
     """
 
     folder: str
@@ -39,6 +42,8 @@ class Settings:
     timeout: int = 30
     cache_bytes: int = 64 * 1024**2
     origins: tuple[str, ...] = ()
+    redis: str | None = None
+    redis_wait: float = 0.01
 
     def to_environment(self) -> None:
         os.environ[VARIABLE] = json.dumps(asdict(self))

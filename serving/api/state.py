@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ingestion.errors import UserError
 from ingestion.evidence import tables
 from ingestion.warehouse import access
 from ingestion.warehouse.paths import STATE_DIR
+from ingestion.warehouse.target import Target
 from serving.api import catalogue, figures, measures
 from serving.api.answers import Answers
 from serving.api.builds import Build, Builds
@@ -20,12 +21,14 @@ from serving.api.catalogue import Mart
 from serving.api.keys import Keys
 from serving.api.rates import Rates
 from serving.api.reading import Reader
+from serving.api.redis_link import Address, Redis
 from serving.api.settings import Settings, reader
+from serving.api.shared_answers import SharedAnswers
 from serving.metrics import Metrics
 
 LOG = logging.getLogger("marquee.api")
 THREADS = 4
-CacheKey = tuple[str, bytes, tuple[str, ...]]  # path, query string, tokens of builds
+CacheKey = tuple[str, bytes, tuple[str, ...]]  # path, query string, shape and tokens of builds
 
 
 class State:
@@ -46,16 +49,16 @@ class State:
             tuple[str, bytes], Mart
         ] = {}  # marts of requests for metrics, by request
         self._read_manifest()
+        self._tokens: set[str] = set()
         self.keys = Keys(STATE_DIR)
         self.rates = Rates(settings.rates)
-        self.answers = Answers(settings.cache_bytes)
-        self.reader = Reader(
-            reader(self.target), settings.connections, settings.wait, settings.timeout
-        )
+        login = reader(self.target)
+        self.redis, shared = _shared(settings, login, self._is_current)
+        self.answers = Answers(settings.cache_bytes, shared)
+        self.reader = Reader(login, settings.connections, settings.wait, settings.timeout)
         self.builds = Builds(
             self.reader, tables.schema(self.target), self.answers.clear, self._looked
         )
-        self._tokens: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -63,6 +66,8 @@ class State:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         await self.reader.open()
         self._start(self.builds.follow())
+        if self.redis:
+            self._start(self.redis.follow())
         self._start(self._prepare())
 
     async def close(self) -> None:
@@ -81,15 +86,18 @@ class State:
 
     def _looked(self) -> None:
         """After each look at the builds: forget old answers, and see whether models changed."""
-        tokens = {build.token for build in self.builds.known.values()}
+        self._forget()
+        if self._manifest_mark() != self._mark:
+            self._start(self._renew())
+
+    def _forget(self) -> None:
+        tokens = {self.shape, *(build.token for build in self.builds.known.values())}
         if tokens != self._tokens:
             self._tokens = tokens
             self.answers.keep_only(self._is_current)
             for mart in self.marts.values():
                 if build := self.builds.known.get(mart.relation_name):
                     measures.BUILT_AT.labels(mart.name).set(build.built_at.timestamp())
-        if self._manifest_mark() != self._mark:
-            self._start(self._renew())
 
     def _is_current(self, key: Hashable) -> bool:
         found: CacheKey = key  # type: ignore[assignment]
@@ -101,6 +109,7 @@ class State:
         except UserError as error:
             LOG.warning("The marts of before are served: %s", error.message)
             return
+        self._forget()
         await self._prepare()
 
     async def _prepare(self) -> None:
@@ -116,6 +125,7 @@ class State:
             self.metrics = figures.load(self.manifest, self.marts)
         except UserError as error:
             LOG.warning("No metrics are served: %s", error.message)
+        self.shape = catalogue.shape(self.marts, figures.source(self.manifest))
         self.figured.clear()
 
     def _manifest_mark(self) -> tuple[int, int] | None:
@@ -124,3 +134,12 @@ class State:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size
+
+
+def _shared(
+    settings: Settings, login: Target, is_current: Callable[[Hashable], bool]
+) -> tuple[Redis | None, SharedAnswers | None]:
+    if settings.redis is None:
+        return None, None
+    redis = Redis(Address.of(settings.redis), settings.redis_wait)
+    return redis, SharedAnswers(redis, login, is_current)
