@@ -89,35 +89,37 @@ def test_what_comes_lands_once_and_the_command_is_called(warehouse, inbox, tmp_p
     told = tmp_path / "told"
     args = (inbox, *QUICK, "--then", f"echo built >> {told}")
     with watching(warehouse, *args) as process:
+        (inbox / "first.jsonl").write_text(line() + "\n")
+        until(lambda: calls(told) == 1)
         with (inbox / "slow.jsonl").open("w") as slow:  # for longer than a file has to settle
             for _ in range(6):
                 slow.write(line() + "\n")
                 slow.flush()
                 time.sleep(0.4)
-                assert landed(warehouse) == []
-        until(lambda: calls(told) == 1)
-        assert landed(warehouse) == [("slow.jsonl", 6, 0)]
+                assert len(landed(warehouse)) == 1
+        until(lambda: calls(told) == 2)
+        assert landed(warehouse)[1:] == [("slow.jsonl", 6, 0)]
         (inbox / ".hidden.jsonl").write_text(line())
         (inbox / "next.csv").write_text(
             "transaction_id,event_ts,user_id,amount\n" + f"{uuid.uuid4()},2026-01-01T10:00,7,5.10\n"
         )
-        until(lambda: calls(told) == 2)
+        until(lambda: calls(told) == 3)
         (inbox / "copy.csv").write_bytes((inbox / "next.csv").read_bytes())
         time.sleep(2.5)
     assert process.returncode == 128 + signal.SIGTERM
     assert process.err == "Stopped. What has landed stays; the next watch goes on from there.\n"
-    assert landed(warehouse) == [("slow.jsonl", 6, 0), ("next.csv", 1, 0)]
+    assert landed(warehouse)[1:] == [("slow.jsonl", 6, 0), ("next.csv", 1, 0)]
     assert "copy.csv has landed before as" in process.out
-    assert calls(told) == 2
+    assert calls(told) == 3
 
     again = warehouse.marquee("ingest", "watch", *map(str, args), "--once")
     assert "has landed before" not in again.stdout, "files that are known are not read again"
     for memory in (tmp_path / "state").rglob("watch/*.json"):
         memory.unlink()
     again = warehouse.marquee("ingest", "watch", *map(str, args), "--once")
-    assert again.stdout.count("has landed before") == 3, "and without memory none lands twice"
-    assert count(warehouse) == 7
-    assert calls(told) == 2
+    assert again.stdout.count("has landed before") == 4, "and without memory none lands twice"
+    assert count(warehouse) == 8
+    assert calls(told) == 3
 
 
 def test_a_refused_file_is_tried_again_only_when_it_has_changed(warehouse, inbox, tmp_path):
