@@ -121,11 +121,17 @@ class Answers:
             key: the request with the builds of all that it reads.
             make: makes it.
             keep: whether it may serve later requests, too.
-            look: whether a shared one will do, which is never newer than its key.
+            look: whether a shared one will do.
         """
+        # before a task is made, which would cost as much as the look itself
+        shared = self.shared if look and key not in self._under_way else None
+        if shared and (found := await shared.get(key)):
+            if keep:
+                self._put(key, found)
+            return found
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._make(key, make, keep, look))
+            task = asyncio.ensure_future(self._make(key, make, keep=keep))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         else:
@@ -149,13 +155,12 @@ class Answers:
             self._put(key, self._kept[key][0])
 
     async def _make(
-        self, key: Hashable, make: Callable[[], Awaitable[Answer]], keep: bool, look: bool
+        self, key: Hashable, make: Callable[[], Awaitable[Answer]], *, keep: bool
     ) -> Answer:
-        found = await self.shared.get(key) if look and self.shared else None
-        answer = found or await make()
+        answer = await make()
         if keep and self._under_way.get(key) is asyncio.current_task():
             self._put(key, answer)
-            if found is None and self.shared:  # nobody waits for it
+            if self.shared:  # nobody waits for it
                 task = asyncio.ensure_future(self._share(self.shared, key, answer))
                 self._sharing.add(task)
                 task.add_done_callback(self._sharing.discard)
