@@ -291,7 +291,9 @@ def test_a_watch_outlives_another_load(warehouse, inbox):
 
 def test_a_command_that_runs_ends_with_the_watch(warehouse, inbox, tmp_path):
     (inbox / "a.jsonl").write_text(line() + "\n")
-    pid = tmp_path / "pid"
-    with watching(warehouse, inbox, *QUICK, "--then", f"echo $$ > {pid}; sleep 600"):
-        until(lambda: pid.exists() and pid.read_text().strip() != "")
-    assert not psutil.pid_exists(int(pid.read_text()))
+    pids = tmp_path / "pids"
+    command = f"sleep 120 & echo $! > {pids}; echo $$ >> {pids}; wait"
+    with watching(warehouse, inbox, *QUICK, "--then", command):
+        until(lambda: calls(pids) == 2)
+    for pid in map(int, pids.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ingestion import interrupts
 from ingestion.errors import PASSING, PassingError, UserError
 
 TIMEOUT_SECONDS = 30
@@ -54,16 +56,18 @@ def _run(command: str) -> None:
         UserError: it did not end with 0.
     """
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    done = subprocess.run(
+    process = subprocess.Popen(
         ["/bin/sh", "-c", command],
         env={**os.environ, "PATH": path},
         stdin=subprocess.DEVNULL,
-        check=False,
+        preexec_fn=os.setpgrp,  # noqa: PLW1509 - so that all it starts can be ended as one
     )
-    if done.returncode:
-        kind = PassingError if done.returncode == PASSING else UserError
+    with interrupts.giving_back(lambda: os.killpg(process.pid, signal.SIGTERM)):
+        code = process.wait()
+    if code:
+        kind = PassingError if code == PASSING else UserError
         raise kind(
-            f"The command of --then ended with code {done.returncode}.\n"
+            f"The command of --then ended with code {code}.\n"
             "What has landed stays. See what it printed; the next watch calls it again."
         )
 
