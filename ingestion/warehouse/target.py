@@ -26,7 +26,7 @@ from ingestion.warehouse.profile_text import render
 
 # What of a profile's output is read here.
 _READ = {"type", "host", "port", "user", "password", "pass", "dbname", "database", "schema"}
-_READ |= {"path", "sslmode"}
+_READ |= {"path", "server_side_parameters", "sslmode"}
 
 ROLES = ("loader", "transformer", "reporter")
 
@@ -207,19 +207,35 @@ def read_target(name: str | None = None, profiles: Path | None = None) -> Target
     raise AssertionError("unreachable")
 
 
-def read_duckdb_file(name: str) -> Path:
-    """The file of a target of the profile that is of type duckdb, as dbt opens it.
+RAW_FILES = "spark.marquee.raw"  # in the session's parameters of a target of type spark
+
+
+def read_copy_place(name: str) -> Path | str:
+    """Where raw tables are copied to for a target of another engine.
+
+    Returns:
+        The file of a target of type duckdb, as dbt opens it; of type spark, the folder or URL
+        that its profile names.
 
     Raises:
         UserError: no profiles.yml, a broken one, or no such target.
     """
     with _output(name, None) as (path, _, output):
-        if output.get("type") != "duckdb":
+        if output.get("type") == "duckdb":
+            return PROJECT_DIR / str(output["path"])
+        if output.get("type") != "spark":
             raise UserError(
-                f"Target '{name}' in {path} is of type {output.get('type')}, not duckdb.\n"
-                "Name a duckdb target, as profiles.yml.example has one."
+                f"Target '{name}' in {path} is of type {output.get('type')},"
+                " not duckdb or spark.\n"
+                "Name such a target, as profiles.yml.example has two."
             )
-        return PROJECT_DIR / str(output["path"])
+        place = (output.get("server_side_parameters") or {}).get(RAW_FILES)
+        if not place:
+            raise UserError(
+                f"Target '{name}' in {path} does not say where raw tables go.\n"
+                f"Add {RAW_FILES} to its server_side_parameters, as profiles.yml.example has it."
+            )
+        return str(render(place, RAW_FILES))
     raise AssertionError("unreachable")
 
 

@@ -69,6 +69,13 @@
     nfc_normalize({{ expression }})
 {%- endmacro %}
 
+{#- of ICU, which Spark brings; it takes no null, and normalize_text makes null of nothing -#}
+{% macro spark__unicode_nfc(expression) -%}
+    reflect(
+        'com.ibm.icu.text.Normalizer', 'compose', coalesce({{ expression }}, ''), false
+    )
+{%- endmacro %}
+
 {# What normalize_text takes off the ends: white space, and all else that leaves no ink. #}
 {% macro white_space() -%}
     {{- return(

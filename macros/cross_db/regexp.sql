@@ -54,3 +54,35 @@
 {% macro duckdb__regexp_replace_all(expression, pattern, replacement) -%}
     regexp_replace({{ expression }}, '{{ pattern }}', '{{ replacement }}', 'gs')
 {%- endmacro %}
+
+{#
+    A pattern as Java reads it like PostgreSQL: within brackets a bracket is a
+    sign, a dot is any character, and the end is the end, not a line's.
+#}
+{% macro java_pattern(pattern) -%}
+    {%- set written, class = ["(?s)"], {"begins": none} -%}
+    {%- for sign in pattern -%}
+        {%- if class.begins is none -%}
+            {%- do class.update({"begins": loop.index0}) if sign == "[" -%}
+            {%- do written.append("\\\\z" if sign == "$" else sign) -%}
+        {%- else -%}
+            {%- do written.append("\\\\[" if sign == "[" else sign) -%}
+            {%- if sign == "]" and pattern[class.begins + 1:loop.index0] not in ("", "^") -%}
+                {%- do class.update({"begins": none}) -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{- return(written | join) -}}
+{%- endmacro %}
+
+{% macro spark__regexp_remove(expression, pattern) -%}
+    {{ default__regexp_remove(expression, java_pattern(pattern)) }}
+{%- endmacro %}
+
+{% macro spark__regexp_first(expression, pattern) -%}
+    nullif(regexp_extract({{ expression }}, '{{ java_pattern(pattern) }}', 0), '')
+{%- endmacro %}
+
+{% macro spark__regexp_replace_all(expression, pattern, replacement) -%}
+    {{ default__regexp_replace_all(expression, java_pattern(pattern), replacement) }}
+{%- endmacro %}

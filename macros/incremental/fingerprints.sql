@@ -54,12 +54,25 @@
     {%- endif -%}
     {%- set key, current = sql_text(fingerprint_key(model)), fingerprint(model) -%}
     {%- if not was_recorded_as_it_is() -%}
-        {%- do run_query(
-            "delete from " ~ fingerprints() ~ " where relation_name = " ~ key
-        ) -%}
-        insert into {{ fingerprints() }} (relation_name, fingerprint)
-        values ({{ key }}, '{{ current }}')
+        {{ adapter.dispatch("write_fingerprint")(key, current) }}
     {%- endif -%}
+{%- endmacro %}
+
+{% macro default__write_fingerprint(key, current) -%}
+    {%- do run_query(
+        "delete from " ~ fingerprints() ~ " where relation_name = " ~ key
+    ) -%}
+    insert into {{ fingerprints() }} (relation_name, fingerprint)
+    values ({{ key }}, '{{ current }}')
+{%- endmacro %}
+
+{#
+    On Spark they are properties of the table: Iceberg lets threads set some at the
+    same moment, which a delete does not, and no job is started for a row.
+#}
+{% macro spark__write_fingerprint(key, current) -%}
+    alter table {{ fingerprints() }}
+    set tblproperties ({{ key }} = '{{ current }}')
 {%- endmacro %}
 
 {# Before every run: make the table of fingerprints, where it is not there. #}
@@ -67,10 +80,7 @@
     {%- if execute and not fingerprints_are_there() -%}
         {%- do create_schema(fingerprints()) -%}
         {%- call statement("make_fingerprints") -%}
-            create table if not exists {{ fingerprints() }} (
-                relation_name {{ dbt.type_string() }},
-                fingerprint {{ dbt.type_string() }}
-            )
+            {{ adapter.dispatch("create_fingerprints")() }}
         {%- endcall -%}
         {#- what asked before may have begun a transaction, which ends with the hooks -#}
         {%- do adapter.commit() -%}
@@ -78,9 +88,26 @@
     {%- endif -%}
 {%- endmacro %}
 
+{% macro default__create_fingerprints() -%}
+    create table if not exists {{ fingerprints() }} (
+        relation_name {{ dbt.type_string() }},
+        fingerprint {{ dbt.type_string() }}
+    )
+{%- endmacro %}
+
+{% macro spark__create_fingerprints() -%}
+    create table if not exists {{ fingerprints() }} (relation_name string)
+    using iceberg
+    tblproperties (
+        'commit.retry.num-retries' = '20',
+        'write.metadata.delete-after-commit.enabled' = 'true',
+        'write.metadata.previous-versions-max' = '10'
+    )
+{%- endmacro %}
+
 {% macro fingerprints() -%}
     {{- return(api.Relation.create(
-        database=target.database,
+        database=target.database | default(none),
         schema=generate_schema_name("intermediate", none),
         identifier="fingerprints",
         type="table"
@@ -99,15 +126,21 @@
     {%- if "known_fingerprints" not in context -%}
         {%- set recorded = {} -%}
         {%- if fingerprints_are_there() -%}
-            {%- for row in run_query(
-                "select relation_name, fingerprint from " ~ fingerprints()
-            ) -%}
+            {%- for row in run_query(adapter.dispatch("recorded_rows")()) -%}
                 {%- do recorded.update({row[0]: row[1]}) -%}
             {%- endfor -%}
         {%- endif -%}
         {%- do context.update({"known_fingerprints": recorded}) -%}
     {%- endif -%}
     {{- return(context["known_fingerprints"]) -}}
+{%- endmacro %}
+
+{% macro default__recorded_rows() -%}
+    select relation_name, fingerprint from {{ fingerprints() }}
+{%- endmacro %}
+
+{% macro spark__recorded_rows() -%}
+    show tblproperties {{ fingerprints() }}
 {%- endmacro %}
 
 {# Whether the warehouse remembers what this node would be built from now. #}
@@ -199,8 +232,8 @@
     {%- set relevant = {} -%}
     {%- for key in node.unrendered_config if key not in [
         "access", "alias", "contract", "database", "description", "docs",
-        "enabled", "full_refresh", "grants", "group", "meta", "persist_docs",
-        "post-hook", "pre-hook", "schema", "tags",
+        "enabled", "file_format", "full_refresh", "grants", "group", "meta",
+        "persist_docs", "post-hook", "pre-hook", "schema", "tags",
     ] -%}
         {%- do relevant.update({key: node.config.get(key)}) -%}
     {%- endfor -%}

@@ -138,6 +138,7 @@
 
 {# What a query finds. It may wait for a lock: not for longer than dbt is there. #}
 {% macro ask(sql) -%}
-    {%- do run_query(end_with_the_client()) -%}
+    {%- set guard = end_with_the_client() | trim -%}
+    {%- do run_query(guard) if guard -%}
     {{- return(run_query(sql)) -}}
 {%- endmacro %}

@@ -28,3 +28,6 @@
 
 {# A file of DuckDB has no roles. #}
 {% macro duckdb__apply_grants(relation, grant_config, should_revoke=True) -%}{%- endmacro %}
+
+{# Spark leaves grants to the catalog. #}
+{% macro spark__apply_grants(relation, grant_config, should_revoke=True) -%}{%- endmacro %}

@@ -1,7 +1,7 @@
 {#
     Before every run: stop where raw tables of an older release lack a column, or
     a table beside them, that a selected model reads. Loads make them, not dbt; on
-    DuckDB a copy does, and without one there are none.
+    DuckDB and Spark a copy does, and without one there are none.
 #}
 {% macro check_raw_tables() -%}
     {%- set read, there, lacking = [], [], [] -%}
@@ -52,4 +52,8 @@
 
 {% macro duckdb__raw_tables_are_copies() -%}
     {{- return(true) -}}
+{%- endmacro %}
+
+{% macro spark__raw_tables_are_copies() -%}
+    {{- return(raw_files() is not none) -}}
 {%- endmacro %}

@@ -279,7 +279,7 @@
         {%- set source_id = "source." ~ project_name ~ "." ~ model.sources[0] | join(".") -%}
         select
         {%- for column in graph.sources[source_id].columns.values() %}
-            cast(null as {{ column.data_type }}) as {{ column.name }}
+            {{ dbt.cast("null", column.data_type) | trim }} as {{ column.name }}
             {{- "," if not loop.last }}
         {%- endfor %}
         where 1 = 0

@@ -22,8 +22,9 @@ ABANDONED = timedelta(days=1)  # in a store, an unfinished export may be one tha
 class Place(Storage):
     """Where the files go: a folder on a disk, or a prefix in a store."""
 
-    def __init__(self, to: str) -> None:
+    def __init__(self, to: str, made_by: str = MADE_BY) -> None:
         super().__init__(to, "export", "exported to")
+        self.made_by = made_by
 
     def publish(self, version: str, manifest: dict) -> None:
         """Make an export the last one: from here on readers find it."""
@@ -76,7 +77,7 @@ class Place(Storage):
             return None
         except ValueError:
             found = None
-        known = isinstance(found, dict) and found.get("made_by") == MADE_BY
+        known = isinstance(found, dict) and found.get("made_by") == self.made_by
         if not known or not VERSION.fullmatch(str(found.get("version"))):
             raise UserError(
                 f"{self.name} has a {MANIFEST} of something else.\nExport to another place."

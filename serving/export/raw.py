@@ -1,4 +1,4 @@
-"""The raw tables of a warehouse, copied into a DuckDB file, where dbt builds the same models.
+"""The raw tables of a warehouse, copied for another engine, where dbt builds the same models.
 
 Sources land in PostgreSQL alone, with their contracts, rejects and ledgers. This copies what has
 landed, so that no second way of landing is needed.
@@ -6,15 +6,19 @@ landed, so that no second way of landing is needed.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingestion import progress
+from ingestion import interrupts, progress
 from ingestion.errors import UserError, error_line
+from ingestion.places import as_name
 from ingestion.warehouse.target import Target
-from serving.export.files import typed
+from serving.export.files import Version, typed, write_mart
 from serving.export.marts import (
     PLAIN,
     Column,
@@ -28,10 +32,13 @@ from serving.export.marts import (
     quoted,
     schemas_in,
 )
+from serving.export.place import STAMP, Place
 
 if TYPE_CHECKING:
     import duckdb
+    from adbc_driver_postgresql.dbapi import Connection
 
+MADE_BY = "marquee export raw"
 RAW, STAGING = "raw_", "_staging"  # how schemas of sources begin, and how dlt's own end
 
 
@@ -51,11 +58,76 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
     Raises:
         UserError: there are no raw tables, or the file cannot be written to.
     """
+    rows: dict[str, int] = {}
+    with _raw_tables(source) as (connection, names, _), _open(file) as copy:
+        for schema, table in _each(connection, names):
+            copy.execute(_create(schema, table)).fetchall()
+            for batch in batches(connection, query_of(schema, table)):
+                copy.register("batch", typed(batch, table))
+                copy.execute(f"insert into {quoted(schema, table.name)} from batch").fetchall()
+                table.rows += batch.num_rows
+            rows[f"{schema}.{table.name}"] = table.rows
+    return rows
+
+
+def write_raw(source: Target, to: str) -> dict[str, int]:
+    """Write all raw tables as Parquet, a file each, for an engine that reads files.
+
+    All come from one snapshot of the warehouse. ``manifest.json``, put last, names the copy, so
+    that one that is killed harms nothing; the one before goes when the next begins.
+
+    Args:
+        source: as for `copy_raw`.
+        to: a folder, or a URL of a store (``s3://bucket/prefix``); made when absent.
+
+    Returns:
+        Rows of each table, by its name with the schema.
+
+    Raises:
+        UserError: there are no raw tables, or the place cannot be written to.
+    """
+    place = Place(to, MADE_BY)
+    with _raw_tables(source) as (connection, names, moment), place.locked():
+        place.tidy()
+        version = f"{moment:{STAMP}}-{secrets.token_hex(3)}"
+        written: list[tuple[str, Mart]] = []
+        try:
+            with interrupts.giving_back(partial(place.give_back, version)):
+                for schema, table in _each(connection, names):
+                    folder = Version(place, f"{version}/{as_name(schema)}", "parquet", excel=False)
+                    write_mart(connection, schema, table, folder)
+                    written.append((schema, table))
+            place.publish(
+                version,
+                {
+                    "made_by": MADE_BY,
+                    "version": version,
+                    "snapshot_at": moment.isoformat(),
+                    "tables": [
+                        {"schema": schema, "name": table.name, "files": table.files}
+                        for schema, table in written
+                    ],
+                },
+            )
+        except BaseException:
+            place.remove(version)
+            raise
+    return {f"{schema}.{table.name}": table.rows for schema, table in written}
+
+
+@contextmanager
+def _raw_tables(
+    source: Target,
+) -> Iterator[tuple[Connection, list[tuple[str, str]], datetime]]:
+    """A connection in one snapshot, schemas and names of the raw tables, and when that is.
+
+    Raises:
+        UserError: there are none.
+    """
     from adbc_driver_postgresql import dbapi
 
     source.connect().close()  # says what is wrong in plain words
-    rows: dict[str, int] = {}
-    with dbapi.connect(source.uri) as connection, _open(file) as copy:
+    with dbapi.connect(source.uri) as connection:
         schemas = [
             schema
             for schema in schemas_in(connection)
@@ -67,23 +139,20 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
                 f"{source.user} finds no raw tables in {source.dbname}.\n"
                 "Land some with: marquee run"
             )
-        begin_snapshot(connection, found)
-        names = [(schema, name) for schema in found for name in found[schema]]
-        with progress.task("Copying", unit="tables") as advance:
-            advance(0, total=len(names))
-            for schema, name in names:
-                table = describe(connection, schema, name)
-                table.partition = None
-                if not table.columns:  # a table to lock, without rows
-                    continue
-                copy.execute(_create(schema, table)).fetchall()
-                for batch in batches(connection, query_of(schema, table)):
-                    copy.register("batch", typed(batch, table))
-                    copy.execute(f"insert into {quoted(schema, name)} from batch").fetchall()
-                    table.rows += batch.num_rows
-                rows[f"{schema}.{name}"] = table.rows
-                advance(1)
-    return rows
+        moment = begin_snapshot(connection, found)
+        yield connection, [(schema, name) for schema in found for name in found[schema]], moment
+
+
+def _each(connection: Connection, names: list[tuple[str, str]]) -> Iterator[tuple[str, Mart]]:
+    """The tables that have columns, one after the other."""
+    with progress.task("Copying", unit="tables") as advance:
+        advance(0, total=len(names))
+        for schema, name in names:
+            table = describe(connection, schema, name)
+            table.partition = None
+            if table.columns:  # else a table to lock, without rows
+                yield schema, table
+            advance(1)
 
 
 @contextmanager

@@ -1,0 +1,196 @@
+"""The project on Apache Spark and Iceberg: every mart holds what PostgreSQL's does, row for row.
+
+``make test-spark`` runs it, in an environment that has Spark. Spark is a real server with two
+executors, reached by Spark Connect; the tables are Iceberg's. After a first build, and after a step
+that adds late, changed, replaced and broken rows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from adbc_driver_postgresql import dbapi
+
+from ingestion.errors import UserError
+from ingestion.tests.built import Built
+from ingestion.tests.test_dbt_commands import NO_TESTS, copy_of
+from ingestion.tests.test_duckdb import (
+    CHANGED,
+    GONE,
+    NOT_COMPARED,
+    SCHEMAS,
+    differences_in,
+    give_target,
+    land_changes,
+    table_of,
+)
+from ingestion.tests.test_incremental import Arrivals
+from ingestion.warehouse.target import Target
+from serving.export.marts import marts_in
+from serving.spark.server import Server, java_home
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("MARQUEE_SPARK_TESTS"), reason="make test-spark has an environment for it"
+)
+
+
+@dataclass
+class Engines:
+    """One copy of the built warehouse, and the Spark that its raw tables are copied to."""
+
+    postgres: Built
+    spark: Built
+    server: Server
+
+    @property
+    def results(self) -> Path:
+        return Path(self.spark.variables["DBT_TARGET_PATH"]) / "run_results.json"
+
+    def rows(self, query: str) -> list[tuple]:
+        return [tuple(row.values()) for row in self.arrow(query).to_pylist()]
+
+    def arrow(self, query: str) -> pa.Table:
+        """What Spark answers; its moments are UTC's, without saying so, as PostgreSQL's are."""
+        from pyspark.sql import SparkSession
+
+        session = SparkSession.builder.remote(self.server.address).create()
+        try:
+            found = session.sql(query).toArrow()
+        finally:
+            session.stop()
+        for at, column in enumerate(found.schema):
+            if pa.types.is_timestamp(column.type) and column.type.tz:
+                plain = found.column(at).cast(pa.timestamp("us"))
+                found = found.set_column(at, column.name, plain)
+        return found
+
+    def step(self) -> str:
+        """Build what has landed since on both, without tests; what dbt said on Spark."""
+        self.postgres.dbt("build", *NO_TESTS)
+        self.postgres.marquee("export", "raw", "--to", "spark")
+        return self.spark.dbt("build", *NO_TESTS).stdout
+
+    def differences(self) -> dict[str, list]:
+        """Relations that are not equal, with columns and some rows in which they differ."""
+        found = {}
+        with (
+            dbapi.connect(self.postgres.target.uri) as connection,
+            closing(duckdb.connect()) as copy,
+        ):
+            names = [(s, name) for s in SCHEMAS for name in marts_in(connection, s)]
+            assert len(names) > 40, names
+            for schema in SCHEMAS:
+                copy.execute(f"create schema {schema}")
+            for schema, name in names:
+                if name in NOT_COMPARED:
+                    continue
+                copy.register("here", self.arrow(f"select * from {schema}.{name}"))
+                copy.execute(f"create table {schema}.{name} as from here")
+                there = table_of(connection, schema, name)
+                if differing := differences_in(copy, f"{schema}.{name}", there):
+                    found[f"{schema}.{name}"] = differing
+        return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if importlib.util.find_spec("pyspark") is None:
+        pytest.skip("there is no Spark in this environment: make test-spark makes one")
+    try:
+        java_home()
+    except UserError:
+        pytest.skip("there is no Java")
+    started = Server(tmp_path_factory.mktemp("spark"), port=0)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="module")
+def engines(
+    server: Server, built: Built, target: Target, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engines]:
+    folder = tmp_path_factory.mktemp("project")
+    with copy_of(built, target, folder, kind=Built) as postgres:
+        give_target(postgres, "spark")
+        postgres.variables["MARQUEE_SPARK"] = server.address
+        postgres.variables["MARQUEE_SPARK_RAW"] = str(folder / "raw")
+        on_spark = postgres.variables | {
+            "DBT_TARGET": "spark",
+            "DBT_TARGET_PATH": str(folder / "target-spark"),
+        }
+        yield Engines(postgres, Built(postgres.target, folder, variables=on_spark), server)
+
+
+def test_the_whole_project_is_built_and_tested(engines: Engines, built: Built):
+    said = engines.postgres.marquee("export", "raw", "--to", "spark").stdout
+    assert "raw_transactions.transactions" in said
+    engines.spark.dbt("build")
+    there, here = (
+        {found["unique_id"]: found["status"] for found in json.loads(path.read_text())["results"]}
+        for path in (built.target_path / "run_results.json", engines.results)
+    )
+    assert set(here.values()) <= {"success", "pass", "no-op"}
+    kinds = {name.split(".")[0] for name in here}
+    assert kinds >= {"model", "seed", "snapshot", "test", "unit_test"}
+    assert here.keys() == there.keys(), "nothing is left out"
+
+
+def test_a_first_build_holds_the_same(engines: Engines):
+    assert engines.differences() == {}
+    for name in NOT_COMPARED:
+        assert engines.rows(f"select count(*) from marts.{name}") == [(0,)]
+    assert engines.rows("select count(*) from marts.fct_transactions")[0][0] > 1000
+    comments = {row[0]: row[2] for row in engines.rows("describe marts.fct_transactions")}
+    assert "currency" in comments["amount"]
+
+
+def test_a_null_where_the_contract_allows_none_fails_the_build(engines: Engines):
+    """Iceberg would take it: the query itself fails, and the table stays as it was."""
+    mart, seed = "dim_transaction_status", "seeds.transaction_statuses"
+    before = engines.arrow(f"select * from marts.{mart} order by 1")
+    engines.arrow(
+        f"update {seed} set status_description = null where transaction_status = 'PENDING'"
+    )
+    done = engines.spark.dbt("run", "--select", mart, check=False)
+    assert done.returncode == 1
+    assert f"marts.{mart}.status_description must not be null" in done.stdout
+    assert engines.arrow(f"select * from marts.{mart} order by 1") == before
+    engines.spark.dbt("seed", "--select", "transaction_statuses")
+    engines.spark.dbt("run", "--select", mart)
+
+
+def test_freshness_of_sources_is_told(engines: Engines):
+    done = engines.spark.dbt("source", "freshness", check=False)
+    sources = engines.results.with_name("sources.json")
+    found = json.loads(sources.read_text())["results"]
+    assert found, done.stdout
+    assert {result["status"] for result in found} <= {"pass", "warn", "error"}, done.stdout
+
+
+def test_a_step_holds_the_same(engines: Engines, tmp_path: Path):
+    """Late, changed, broken, unread and replaced rows, a changed index."""
+    before = engines.rows("select max(loaded_at) from marts.fct_transactions")
+    land_changes(engines.postgres, tmp_path)
+    arrivals = Arrivals(engines.postgres.target, random.Random(5), datetime.now(timezone.utc))
+    history = [arrivals.lone_row(), arrivals.load(), arrivals.batch()]
+    history += [arrivals.lone_row(is_replacement=True), arrivals.load(), arrivals.batch()]
+    assert "is rebuilt in full" not in engines.step()
+    assert engines.differences() == {}, history
+    brand = "select count(*) from snapshots.snp_brands__brands where brand_name = '{}'"
+    assert engines.rows(brand.format(CHANGED)) == [(2,)]
+    assert engines.rows(f"{brand.format(GONE)} and dbt_valid_to is not null") == [(1,)]
+    assert engines.rows("select max(loaded_at) from marts.fct_transactions") > before

@@ -1,0 +1,1 @@
+"""Apache Spark for the target ``spark``: a server on this machine, to try the models on."""
