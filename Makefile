@@ -46,7 +46,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
   test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api test-lake bench-lake \
-  spark test-spark torture-spark
+  spark test-spark torture-spark test-faults test-roles
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,8 +67,23 @@ $(READY): requirements.lock pyproject.toml $(if $(venv_moved),anew)
 run: $(READY)  ## start PostgreSQL, land every source, dbt build, write the docs page
 	@$(BIN)/marquee run
 
-test: lint  ## lint, then all tests and a full build on a throw-away PostgreSQL
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# What kills, locks, restores and upgrades takes long: it has targets of its own.
+FAULTS := $(patsubst %,ingestion/tests/test_%.py,build_lease evidence faults interrupts torture torture_streams)
+ROLES := $(patsubst %,ingestion/tests/test_%.py,attack roles)
+RESTORE := $(patsubst %,ingestion/tests/test_%.py,archive backup)
+UPGRADE := $(patsubst %,ingestion/tests/test_%.py,pg_upgrade upgrade)
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: lint  ## lint, then the tests and a full build on a throw-away PostgreSQL
+	@$(BIN)/pytest $(WORKERS) $(addprefix --ignore ,$(FAULTS) $(ROLES) $(RESTORE) $(UPGRADE))
+
+test-faults: $(READY)  ## loads, builds and servers that are killed, interrupted, held up, or meet each other
+	@$(BIN)/marquee deps
+	@$(BIN)/pytest --quiet -rs $(WORKERS) $(FAULTS)
+
+test-roles: $(READY)  ## what each role may do, and what a role that was taken over cannot
+	@$(BIN)/marquee deps
+	@$(BIN)/pytest --quiet -rs $(WORKERS) $(ROLES)
 
 torture: $(READY)  ## kill loads, dbt and the server at random: ROUNDS=30 SEED=
 	@$(BIN)/marquee deps
@@ -138,15 +153,15 @@ test-superset: $(READY) $(SUPERSET)/.ready  ## open the dashboards in Chromium, 
 	@$(BIN)/python -c 'import playwright, PIL' 2>/dev/null || $(call install,.venv,$(BROWSER))
 	@MARQUEE_SUPERSET=1 MARQUEE_SUPERSET_ROWS=$(ROWS) $(BIN)/pytest --quiet --capture=no ingestion/tests/test_superset.py
 
-test-restore: $(READY)  ## drop marts, kill the server, restore to the moment before: ROWS=1000000
+test-restore: $(READY)  ## backups and archives; drop marts, kill the server, restore to the moment before: ROWS=1000000
 	@$(BIN)/marquee deps
 	@MARQUEE_RESTORE_ROWS=$(or $(ROWS),1000000) $(BIN)/pytest --quiet --capture=no --timeout 0 \
 	  ingestion/tests/test_archive.py -k drill
+	@$(BIN)/pytest --quiet -rs $(WORKERS) $(RESTORE) -k 'not drill'
 
 test-upgrade: $(READY)  ## upgrade warehouses of earlier commits and of PostgreSQL 16: minutes, git's history
 	@$(BIN)/marquee deps
-	@MARQUEE_UPGRADE=1 $(BIN)/pytest --quiet -rs ingestion/tests/test_upgrade.py ingestion/tests/test_pg_upgrade.py \
-	  -k 'earlier_commit or pg_upgrade'
+	@MARQUEE_UPGRADE=1 $(BIN)/pytest --quiet -rs $(WORKERS) $(UPGRADE)
 
 $(SUPERSET)/.ready: bi/superset/requirements.txt $(if $(superset_moved),anew)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
