@@ -15,9 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -80,26 +80,33 @@ class _Server:
     def run(
         self, command: list[str], cwd: Path, env: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            request = json.dumps([command, str(cwd), env]).encode()
+        request = json.dumps([command, str(cwd), env]).encode()
+        pipes = [os.pipe(), os.pipe()]
+        with ThreadPoolExecutor(len(pipes)) as readers:
+            said = [readers.submit(_read, reading) for reading, _ in pipes]
             try:
-                socket.send_fds(self.ours, [request], [out.fileno(), err.fileno()])
+                socket.send_fds(self.ours, [request], [writing for _, writing in pipes])
+            finally:
+                for _, writing in pipes:
+                    os.close(writing)
+            try:
                 answer = self.ours.recv(64)
             except BaseException:  # the test took too long: nobody waits for the command any more
                 self.end()
                 del _servers[os.getpid()]
                 raise
-            assert answer, "the process that starts programs has ended"
-            said = []
-            for file in (out, err):
-                file.seek(0)
-                said.append(file.read().decode().replace("\r\n", "\n"))
-        return subprocess.CompletedProcess(command, int(answer), *said)
+        assert answer, "the process that starts programs has ended"
+        return subprocess.CompletedProcess(command, int(answer), *(one.result() for one in said))
 
     def end(self) -> None:
         self.ours.close()
         self.process.terminate()
         self.process.wait()
+
+
+def _read(pipe: int) -> str:
+    with os.fdopen(pipe, encoding="utf-8") as file:
+        return file.read()
 
 
 def _serve(connection: socket.socket) -> list[str]:
