@@ -1,8 +1,8 @@
 """``marquee`` and ``dbt`` as processes that begin with all modules imported.
 
-Most of what a short command costs is imports: 8 of 13 seconds of processor time for ``dbt run`` of
-one model. The tests start hundreds. So one process imports once, and each command is a fork of it,
-with its own environment, folder and output. What is to be killed is started anew, as ever.
+Most of what a short command costs is imports, and the tests start hundreds. So one process imports
+once, and each command is a fork of it, with its own environment, folder and output. What is to be
+killed is started anew, as ever.
 """
 
 from __future__ import annotations
