@@ -254,17 +254,19 @@ def _ingest_topic(
             install_packages()
             builder = stack.enter_context(closing(Builder(build_every, target_name, echo)))
             after_batch = builder.tick
-        report = ingest_topic(
-            url,
-            target,
-            follow=follow,
-            mapping=mapping,
-            offset_reset=offset_reset,
-            say=echo,
-            stop=stop.is_set,
-            after_batch=after_batch,
-        )
-        ended.set()
+        try:
+            report = ingest_topic(
+                url,
+                target,
+                follow=follow,
+                mapping=mapping,
+                offset_reset=offset_reset,
+                say=echo,
+                stop=stop.is_set,
+                after_batch=after_batch,
+            )
+        finally:
+            ended.set()
     _print_report(report)
 
 

@@ -99,8 +99,10 @@ def watch(
     memory = Memory.of(target, path, *otherwise)
     watching = Watch(path, land, memory, tellers=told, settle=settle, say=echo)
     with interrupts.giving_back(end, said=STOPPED):
-        if once:
-            watching.once(stop)
-        else:
-            watching.follow(every, stop)
-        ended.set()
+        try:
+            if once:
+                watching.once(stop)
+            else:
+                watching.follow(every, stop)
+        finally:
+            ended.set()
