@@ -46,7 +46,7 @@ airflow_moved := $(call moved,$(AIRFLOW),airflow)
 .PHONY: help setup run test lint format docs clean bench-ingest bench-tmdb bench-match bench-keys bench-capacity \
   mutate torture superset superset-export test-superset test-restore test-upgrade bench-build bench-database equality anew lineage test-lineage \
   test-conventions test-kafka bench-stream test-databases api test-api test-monitoring stream airflow test-airflow up test-deploy test-image mf test-metrics bench-metrics bench-api test-lake bench-lake \
-  spark test-spark torture-spark test-faults test-roles
+  spark test-spark torture-spark bench-scale test-faults test-roles
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -263,6 +263,9 @@ spark: $(READY) $(SPARK)/.ready  ## a Spark Connect server with Iceberg tables o
 test-spark: $(READY) $(SPARK)/.ready  ## the whole project on Spark and Iceberg, every mart against PostgreSQL's; needs Java 17
 	@$(BIN)/marquee deps
 	@MARQUEE_SPARK_TESTS=1 $(SPARK)/bin/pytest --quiet -rs --durations=8 --timeout 3600 ingestion/tests/test_spark.py
+
+bench-scale: $(READY) $(SPARK)/.ready  ## a build and a step of the star by engine and history: ROWS=1000000,10000000 ENGINES=
+	@$(BIN)/marquee scratch $(SPARK)/bin/python benchmarks/scale.py $(if $(ROWS),--rows $(ROWS)) $(if $(ENGINES),--engines $(ENGINES))
 
 torture-spark: $(READY) $(SPARK)/.ready  ## kill executors and the Spark server at random: ROUNDS=20 SEED=
 	@$(BIN)/marquee deps

@@ -148,8 +148,13 @@ def test_without_raw_tables_a_build_says_how_to_get_them(engines: Engines):
 
 
 def test_the_whole_project_is_built_and_tested(engines: Engines, built: Built):
+    engines.postgres.execute(
+        "create schema raw_lake; create table raw_lake.files as select 1 as number"
+    )
     said = engines.postgres.marquee("export", "raw").stdout
     assert "raw_transactions.transactions" in said
+    assert "raw_lake" not in said, "its rows are where the lake is"
+    engines.postgres.execute("drop schema raw_lake cascade")
     engines.duckdb.dbt("build")
     there, here = (
         {found["unique_id"]: found["status"] for found in json.loads(path.read_text())["results"]}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ingestion import interrupts, progress
 from ingestion.errors import UserError, error_line
+from ingestion.lake.settings import SCHEMA as LAKE
 from ingestion.places import as_name
 from ingestion.warehouse.target import Target
 from serving.export.files import Version, typed, write_mart
@@ -121,6 +122,8 @@ def _raw_tables(
 ) -> Iterator[tuple[Connection, list[tuple[str, str]], datetime]]:
     """A connection in one snapshot, schemas and names of the raw tables, and when that is.
 
+    The catalogue of a lake is none of them: its rows are where the lake is.
+
     Raises:
         UserError: there are none.
     """
@@ -131,7 +134,7 @@ def _raw_tables(
         schemas = [
             schema
             for schema in schemas_in(connection)
-            if schema.startswith(RAW) and not schema.endswith(STAGING)
+            if schema.startswith(RAW) and not schema.endswith(STAGING) and schema != LAKE
         ]
         found = {schema: marts_in(connection, schema) for schema in schemas}
         if not any(found.values()):

