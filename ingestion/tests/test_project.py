@@ -231,3 +231,22 @@ def test_nothing_of_this_machine_is_tracked():
     assert [
         f for f, text in texts.items() if odd.search(text) and not f.endswith("test_project.py")
     ] == []
+
+
+def test_recipes_are_whole_commands():
+    """A comma in an argument of make's `call` would end it, in the middle of a command."""
+    makefile = (PROJECT_DIR / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE)
+    assert len(targets) > 30
+    for target in targets:
+        said = subprocess.run(
+            ["make", "--dry-run", "--always-make", target],
+            cwd=PROJECT_DIR,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        checked = subprocess.run(
+            ["bash", "-n"], input=said, capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, f"make {target}: {checked.stderr}"
