@@ -233,20 +233,14 @@ def test_nothing_of_this_machine_is_tracked():
     ] == []
 
 
-def test_recipes_are_whole_commands():
-    """A comma in an argument of make's `call` would end it, in the middle of a command."""
+def test_no_comma_cuts_a_command_of_make():
+    """One in an argument of `call` ends it: what follows is lost, and the command is another one."""
     makefile = (PROJECT_DIR / "Makefile").read_text("utf-8")
-    targets = re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE)
-    assert len(targets) > 30
-    for target in targets:
-        said = subprocess.run(
-            ["make", "--dry-run", "--always-make", target],
-            cwd=PROJECT_DIR,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        checked = subprocess.run(
-            ["bash", "-n"], input=said, capture_output=True, text=True, check=False
-        )
-        assert checked.returncode == 0, f"make {target}: {checked.stderr}"
+    calls = re.findall(r"\$\(call (\w+),((?:[^()]|\([^()]*\))*)\)", makefile)
+    assert len(calls) > 30
+    taken = {"environment": 1, "install": 2, "moved": 2}
+    assert [
+        (name, given)
+        for name, given in calls
+        if re.sub(r"\([^()]*\)", "", given).count(",") >= taken[name]
+    ] == []
