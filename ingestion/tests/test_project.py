@@ -234,7 +234,7 @@ def test_nothing_of_this_machine_is_tracked():
 
 
 def test_no_comma_cuts_a_command_of_make():
-    """One in an argument of `call` ends it: what follows is lost, and the command is another one."""
+    """One in an argument of `call` ends it, and what follows is lost: another command runs."""
     makefile = (PROJECT_DIR / "Makefile").read_text("utf-8")
     calls = re.findall(r"\$\(call (\w+),((?:[^()]|\([^()]*\))*)\)", makefile)
     assert len(calls) > 30
