@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import click
@@ -139,6 +140,10 @@ def dbt_command(args: tuple[str, ...]) -> None:
     from ingestion.warehouse.target import profiles_path
 
     os.chdir(PROJECT_DIR)
+    # dbt-spark asks for Hive, which no server that is reached by Spark Connect lets a client set
+    about = "Failed to set spark.sql.catalogImplementation"
+    warnings.filterwarnings("ignore", about)
+    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{about}")
     if libpq.naming() and not profiles_path().exists():
         write_blank(profiles_path())
     os.environ.setdefault("DBT_PROFILES_DIR", str(profiles_path().parent))

@@ -2,7 +2,6 @@
 -- Counts add up over everything, amounts within one currency. Transactions are
 -- counted by when they happened, lines that are in no fact by when they landed;
 -- such a line stays also if it is corrected later.
-{{ config(materialized='view') }}
 {%- set day_ago = dbt.dateadd('day', -1, to_utc('current_timestamp')) %}
 
 with transactions as (
