@@ -7,7 +7,9 @@ measured in turns, and the ratio is the median of the rounds.
 - ``hello``: FastAPI that returns a dict, served by the same uvicorn: the yardstick of what is kept.
 - ``Redis hit``: nothing is kept in the process, all is shared; Redis' own time is beside it.
 - ``one row``, ``10,000 rows``: not kept; API and PostgreSQL together, beside asyncpg alone and
-  PostgreSQL, which fetches the same rows in the same order and makes no bytes of them.
+  PostgreSQL, which fetches the same rows in the same order and makes no bytes of them. Asyncpg has
+  a prepared statement on one connection, the least there is; once more it is its pool with the
+  defaults, as a program of several requests would have it.
 - ``mix``: 85 of 100 requests are kept, 15 read one row each; the load generator is on the machine.
 - ``memory``: of the process, after many large answers that all differ.
 """
@@ -227,23 +229,38 @@ class Bench:
         spent = cpu_of(behind) - database if set(known) <= set(behind) else 0.0
         return Cost(1e6 * own / len(wanted), 1e6 * spent / len(wanted))
 
-    def fetched(self, sql: str, values: Sequence[Any]) -> Cost:
+    def fetched(self, sql: str, values: Sequence[Any], *, pooled: bool = False) -> Cost:
         """What the same costs asyncpg alone."""
-        return asyncio.run(self._fetched(sql, values))
+        return asyncio.run((self._pooled if pooled else self._fetched)(sql, values))
+
+    def _login(self) -> dict[str, Any]:
+        one = self.target
+        return {
+            "host": one.host,
+            "port": one.port,
+            "user": one.user,
+            "password": one.password,
+            "database": one.dbname,
+        }
 
     async def _fetched(self, sql: str, values: Sequence[Any]) -> Cost:
-        one = self.target
-        connection = await asyncpg.connect(
-            host=one.host, port=one.port, user=one.user, password=one.password, database=one.dbname
-        )
+        connection = await asyncpg.connect(**self._login())
         statement = await connection.prepare(sql)
-        await statement.fetch(values[0])
-        pid = [connection.get_server_pid()]
-        before, database = time.process_time(), cpu_of(pid)
-        for value in values:
-            await statement.fetch(value)
-        cost = time.process_time() - before, cpu_of(pid) - database
+        cost = await self._timed(statement.fetch, values, connection.get_server_pid())
         await connection.close()
+        return cost
+
+    async def _pooled(self, sql: str, values: Sequence[Any]) -> Cost:
+        async with asyncpg.create_pool(**self._login(), min_size=1, max_size=1) as pool:
+            pid = await pool.fetchval("select pg_backend_pid()")
+            return await self._timed(lambda value: pool.fetch(sql, value), values, pid)
+
+    async def _timed(self, fetch: Callable[[Any], Any], values: Sequence[Any], pid: int) -> Cost:
+        await fetch(values[0])
+        before, database = time.process_time(), cpu_of([pid])
+        for value in values:
+            await fetch(value)
+        cost = time.process_time() - before, cpu_of([pid]) - database
         return Cost(*(1e6 * seconds / len(values) for seconds in cost))
 
     def pair(
@@ -337,6 +354,12 @@ class Bench:
 
         sql = f"select * from marts.{FACT} where transaction_id = $1 limit 100"  # noqa: S608
         self.pair("one row, beside asyncpg", 2.0, rows, lambda: self.fetched(sql, ids(few)))
+        self.pair(
+            "one row, beside asyncpg's pool",
+            2.0,
+            rows,
+            lambda: self.fetched(sql, ids(few), pooled=True),
+        )
         key = requests.get(
             f"http://127.0.0.1:{self.api.port}{path}/schema",
             headers={"Authorization": f"Bearer {self.api.key}"},
