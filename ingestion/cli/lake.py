@@ -8,7 +8,7 @@ import click
 
 from ingestion.cli.options import destination, refuse_without_warehouse, target_option
 from ingestion.evidence.recorder import recorded
-from ingestion.terminal import echo
+from ingestion.terminal import echo, one_line
 
 if TYPE_CHECKING:
     from ingestion.lake.destination import Lake
@@ -26,9 +26,36 @@ def lake_tables(target_name: str | None) -> None:
     """Say what is in the lake, and where other engines find each table."""
     from ingestion.lake.upkeep import states
 
-    for name, state in states(*_lake(target_name)).items():
+    found = states(*_lake(target_name))
+    if not found:
+        echo("The lake has no tables. Land some: marquee ingest transactions FILE --to lake")
+    for name, state in found.items():
         counts = f"{state.rows:>12,} rows {state.files:>7,} files {state.snapshots:>5,} versions"
         echo(f"{name:<32} {counts}  {state.metadata}", event="table", facts={"table": name})
+
+
+@lake.command("rejects")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@target_option
+def lake_rejects(target_name: str | None, *, limit: int) -> None:
+    """Print how many lines of the lake's files could not land, by reason, and the first of them.
+
+    To correct one, correct its file and land that with --replace.
+    """
+    from ingestion.lake.upkeep import rejects
+
+    found = rejects(*_lake(target_name))
+    if not found.num_rows:
+        echo("The lake has no rejects.")
+        return
+    for count in found.column("reason_code").value_counts().to_pylist():
+        echo(f"{count['counts']:>12,} {count['values']}")
+    for row in found.slice(0, limit).to_pylist():
+        why = f"{row['reason_code']}: {one_line(row['reason'], None)}"
+        echo(f"{one_line(row['_file_name'])}:{row['_file_line']}  {why}")
+        echo(f"    {one_line(row['raw_text'])}")
+    if found.num_rows > limit:
+        echo(f"There are more: --limit {limit * 10}")
 
 
 @lake.command("compact")

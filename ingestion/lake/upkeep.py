@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 from ingestion.lake.catalogue import Catalogue
 from ingestion.lake.destination import Lake
 from ingestion.lake.load import write_rows
-from ingestion.lake.settings import FOLDERS, NAME, RAW, SMALL_BYTES
+from ingestion.lake.settings import FOLDERS, NAME, RAW, SCHEMA, SMALL_BYTES
 from ingestion.lake.storage import Files
 from ingestion.pipeline import LoadReport, one_at_a_time
 from ingestion.progress import task
@@ -56,18 +56,31 @@ class State:
 
 def states(target: Target, lake: Lake) -> dict[str, State]:
     """What each table has, by its name in the catalogue."""
-    with closing(Catalogue(target, lake.location)) as catalogue:
-        found = {}
-        for table in catalogue.there():
-            snapshot = table.current_snapshot()
-            summary = snapshot.summary if snapshot else None
-            found[".".join(table.name())] = State(
-                int((summary and summary["total-records"]) or 0),
-                int((summary and summary["total-data-files"]) or 0),
-                len(table.metadata.snapshots),
-                table.metadata_location,
-            )
-        return found
+    found = {}
+    for table in _there(target, lake):
+        snapshot = table.current_snapshot()
+        summary = snapshot.summary if snapshot else None
+        found[".".join(table.name())] = State(
+            int((summary and summary["total-records"]) or 0),
+            int((summary and summary["total-data-files"]) or 0),
+            len(table.metadata.snapshots),
+            table.metadata_location,
+        )
+    return found
+
+
+def rejects(target: Target, lake: Lake) -> pa.Table:
+    """Lines that could not land, in the order of reason_code, _file_name, _file_line.
+
+    Besides these, the columns reason and raw_text.
+    """
+    order = ("reason_code", "_file_name", "_file_line")
+    columns = (*order, "reason", "raw_text")
+    for table in _there(target, lake):
+        if table.name()[-1] == "rejects":
+            found = table.scan(selected_fields=columns).to_arrow().select(columns)
+            return found.sort_by([(name, "ascending") for name in order])
+    return pa.table({name: [] for name in columns})
 
 
 def compact(target: Target, lake: Lake) -> dict[str, Done]:
@@ -112,6 +125,16 @@ def expire(target: Target, lake: Lake, days: float) -> dict[str, Done]:
         for url in halves:
             files.remove(url)
         return done
+
+
+def _there(target: Target, lake: Lake) -> list[Table]:
+    """The tables of a lake; none before anything has landed, and nothing is made."""
+    with closing(target.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select to_regclass('{SCHEMA}.iceberg_tables') is not null")
+        if not cursor.fetchone()[0]:
+            return []
+    with closing(Catalogue(target, lake.location)) as catalogue:
+        return catalogue.there()
 
 
 def _open(target: Target, lake: Lake) -> Catalogue:

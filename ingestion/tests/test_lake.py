@@ -124,6 +124,9 @@ def test_what_lands_is_what_lands_in_the_warehouse(site):
         "1,2026-01-01T23:30:00-02:00,7,5.1000,late\n2,2026-01-01,7,5.10,no time\n3,nonsense,,,\n"
         "4,2026-01-03 10:00,8,12,\n"
     )
+    for command in ("tables", "compact", "expire"):
+        site.marquee("lake", command)  # before anything has landed
+    assert site.marquee("lake", "rejects").stdout == "The lake has no rejects.\n"
     assert "lake.transactions" in site.land(*files).stdout
     site.marquee("ingest", "transactions", *map(str, files))
     for table, columns in (
@@ -141,6 +144,14 @@ def test_what_lands_is_what_lands_in_the_warehouse(site):
         assert Counter(map(normal, ours)) == Counter(map(normal, plain))
         assert ours
     site.is_whole()
+    said = site.marquee("lake", "rejects", "--limit", "1").stdout
+    for code, count in site.rows(
+        "select reason_code, count(*) from raw_transactions.rejects group by 1"
+    ):
+        assert f"{count:>12,} {code}\n" in said
+    first = "select _file_name, _file_line from raw_transactions.rejects order by reason_code, 1, 2"
+    assert "{}:{}  ".format(*site.rows(first)[0]) in said
+    assert "There are more: --limit 10\n" in said
     for file in files:
         content = file.read_bytes()
         kept = site.place / "raw/transactions" / hashlib.sha256(content).hexdigest()
