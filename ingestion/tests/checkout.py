@@ -21,6 +21,7 @@ STRANGER = 10001  # nobody here has this number
 _NOT_SOURCE = shutil.ignore_patterns(
     *(".venv*", ".git", ".marquee", "dbt_packages", "target", "logs", "profiles.yml", ".user.yml"),
     *("package-lock.yml", "*.egg-info", "__pycache__", ".*_cache", ".env", "images"),
+    *(".monitoring", "*.duckdb*", "secrets"),
 )
 
 

@@ -34,15 +34,15 @@ NAME = "warehouse"  # of the catalog; that of a lake is called marquee (docs/lak
 CATALOG = f"spark.sql.catalog.{NAME}"
 HOST, PORT = "127.0.0.1", 15002
 STARTS_WITHIN, STOPS_WITHIN = 600, 20  # seconds; the first start fetches the packages
-# For little data: compiled quickly rather than well, planned once, since that is most of the time.
-QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# For little data: what computes is compiled quickly rather than well, and no code is made of queries.
+# The driver plans, which is most of the time: after some minutes, well compiled code is quicker.
 QUICK = {
     "spark.sql.shuffle.partitions": "2",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.driver.extraJavaOptions": QUICK_JVM,
-    "spark.executor.extraJavaOptions": QUICK_JVM,
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 SETTINGS = {
     "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
