@@ -34,7 +34,7 @@ NAME = "warehouse"  # of the catalog; that of a lake is called marquee (docs/lak
 CATALOG = f"spark.sql.catalog.{NAME}"
 HOST, PORT = "127.0.0.1", 15002
 STARTS_WITHIN, STOPS_WITHIN = 600, 20  # seconds; the first start fetches the packages
-# For little data: what computes is compiled quickly rather than well, and no code is made of queries.
+# For little data: what computes is compiled quickly rather than well, and queries not at all.
 # The driver plans, which is most of the time: after some minutes, well compiled code is quicker.
 QUICK = {
     "spark.sql.shuffle.partitions": "2",
