@@ -26,6 +26,7 @@ from serving.spark.server import Server
 ROUNDS = int(os.environ.get("MARQUEE_TORTURE_ROUNDS") or 0)
 SEED = int(os.environ.get("MARQUEE_TORTURE_SEED") or random.SystemRandom().randrange(10**6))
 LONGEST_WAIT = 120  # seconds until a kill, at most
+ARRIVING = (*NO_TESTS, "--select", "source:transactions+")  # all that new transactions change
 
 pytestmark = pytest.mark.skipif(
     not (ROUNDS and os.environ.get("MARQUEE_SPARK_TESTS")), reason="long: make torture-spark"
@@ -56,13 +57,13 @@ def test_a_build_after_a_kill_holds_the_same(engines: Engines):  # noqa: F811
     history: list[str] = [f"seed {SEED}"]
     for number in range(ROUNDS):
         history.append(arrivals.batch())
-        engines.postgres.dbt("build", *NO_TESTS)
+        engines.postgres.dbt("build", *ARRIVING)
         engines.postgres.marquee("export", "raw", "--to", "spark")
         what = chance.choice(("executor", "server"))
         full = chance.random() < 0.3
         options = ("--full-refresh", "--exclude", "resource_type:snapshot") if full else ()
         build = subprocess.Popen(
-            [BIN / "dbt", "build", *NO_TESTS, *options],
+            [BIN / "dbt", "build", *ARRIVING, *options],
             cwd=PROJECT_DIR,
             env=engines.spark.environment,
             stdout=subprocess.DEVNULL,
@@ -79,5 +80,5 @@ def test_a_build_after_a_kill_holds_the_same(engines: Engines):  # noqa: F811
         code = build.wait(1800)
         history.append(f"round {number}: {what} {pid} killed, full {full}, over {ended}: {code}")
         print(history[-1], flush=True)
-        engines.spark.dbt("build", *NO_TESTS)
+        engines.spark.dbt("build", *ARRIVING)
         assert engines.differences() == {}, history
