@@ -88,6 +88,13 @@ class Sender:
         self.acknowledged.add((message.partition(), message.offset()))
 
 
+def landed_in(victim: Victim) -> int:
+    """Messages that have landed; on a slow machine all followers may be killed before the first."""
+    if victim.one("select to_regclass('raw_transactions.rejects') is null"):
+        return 0
+    return victim.one(f"select count(*) from ({LANDED}) as landed")
+
+
 def torture(victim: Victim, calm: Site, broker: Broker, rounds: int, seed: int) -> None:  # noqa: F811
     dice = random.Random(seed)
     topic = f"torture{seed}"
@@ -128,7 +135,7 @@ def torture(victim: Victim, calm: Site, broker: Broker, rounds: int, seed: int) 
     sender.end()
     total = rounds * LINES
     deadline = time.monotonic() + PATIENCE
-    while victim.one(f"select count(*) from ({LANDED}) as landed") < total:
+    while landed_in(victim) < total:
         assert time.monotonic() < deadline, [f.poll() for f in followers]
         time.sleep(0.5)
     for follower in followers:
