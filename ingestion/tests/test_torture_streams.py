@@ -88,11 +88,11 @@ class Sender:
         self.acknowledged.add((message.partition(), message.offset()))
 
 
-def landed_in(victim: Victim) -> int:
+def landed_in(site: Victim) -> int:
     """Messages that have landed; on a slow machine all followers may be killed before the first."""
-    if victim.one("select to_regclass('raw_transactions.rejects') is null"):
+    if site.one("select to_regclass('raw_transactions.rejects') is null"):
         return 0
-    return victim.one(f"select count(*) from ({LANDED}) as landed")
+    return site.one(f"select count(*) from ({LANDED}) as landed")
 
 
 def torture(victim: Victim, calm: Site, broker: Broker, rounds: int, seed: int) -> None:  # noqa: F811
