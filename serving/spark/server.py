@@ -254,7 +254,7 @@ def main() -> None:
         server.start()
         echo(f"Spark Connect is at {server.address}; its log is {server.log}.")
         echo("In another terminal: .venv/bin/marquee export raw --to spark")
-        echo("                     .venv-spark/bin/dbt build --target spark")
+        echo("                     .venv-spark/bin/marquee dbt build --target spark")
         while server.process and server.process.poll() is None:
             time.sleep(1)
         sys.exit(f"Spark has ended. See {server.log}")
