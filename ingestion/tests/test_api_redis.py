@@ -312,7 +312,8 @@ def test_a_socket_of_this_machine_and_a_database(site: Built, redis: RedisServer
 
 
 def test_a_redis_that_is_full_refuses_and_nobody_sees_it(site: Built, tmp_path: Path):
-    redis = RedisServer(tmp_path, "", "maxmemory 1mb", "maxmemory-policy noeviction").start()
+    # less than a Redis takes for itself
+    redis = RedisServer(tmp_path, "", "maxmemory 100kb", "maxmemory-policy noeviction").start()
     try:
         with serving(site, "--redis", redis.url, *NOTHING_KEPT) as api:
             ready(api)
