@@ -36,6 +36,7 @@ from serving.spark.server import Server
 BIN = Path(sys.executable).parent
 ENGINES = ("postgres", "duckdb", "spark")
 SAMPLED_EVERY = 0.5  # seconds
+LEAST = 110_000  # rows of two years, or no week has those that a batch changes
 GIGABYTE = 1e9
 SPARK = {  # Spark's own defaults, and what two small executors need
     "spark.sql.shuffle.partitions": "4",
@@ -75,6 +76,8 @@ class Engine:
         self.name, self.target = name, target
         self.servers: list[psutil.Process] = []
         self.variables = {"PGDATABASE": target.dbname}
+        # of its own: dbt would read the whole project anew whenever the target changes
+        self.variables["DBT_TARGET_PATH"] = str(folder / f"target-{name}")
         if name == "postgres":
             self.servers = [_postmaster(target)]
         elif name == "duckdb":
@@ -139,6 +142,10 @@ def main(rows: str, chosen: str, batches: int) -> None:
     prepare(base)
     names = [name for name in ENGINES if name in chosen.split(",")]
     sizes = sorted(int(size) for size in rows.split(","))
+    if sizes[-1] < LEAST:
+        raise click.UsageError(
+            f"The largest history needs {LEAST:,} rows, for a batch of a week's."
+        )
     steps: dict[str, list[float]] = {name: [] for name in names}
     for size in sizes:
         target = replace(base, dbname=f"rows_{size}")
