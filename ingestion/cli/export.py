@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ingestion.cli.options import refuse_without_warehouse, target_option
+from ingestion.cli.options import destination, refuse_without_warehouse, target_option
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
@@ -69,24 +69,43 @@ def marts(  # noqa: PLR0917 - click gives them by name
 
 @export.command()
 @click.option(
-    "--to", default="duckdb", show_default=True, metavar="TARGET", help="Target that gets them."
+    "--to",
+    default="duckdb",
+    show_default=True,
+    metavar="TARGET",
+    help="Target that gets them; or lake: Iceberg tables, see docs/lake.md.",
 )
 @target_option
 def raw(to: str, target_name: str | None) -> None:
-    """Copy all raw tables for a target of another engine.
+    """Copy all raw tables for a target of another engine, or into the lake.
 
     A target of type duckdb gets them in its file, one of type spark as Parquet, where its profile
     says. The models are built there by: dbt build --target NAME. Tables that an earlier copy put
     there are replaced; models that were built there stay. All tables come from one snapshot of the
     warehouse.
+
+    The lake gets all but transactions, which land there by: marquee ingest ... --to lake
     """
-    to_place = read_copy_place(to)  # before a server is started for nothing
+    to_place = None if to == "lake" else read_copy_place(to)  # before a server is started
     refuse_without_warehouse()
     started = time.monotonic()
-    source = access.ready(target_name)
-    rows = copy_raw(source, to_place) if isinstance(to_place, Path) else write_raw(source, to_place)
+    if to_place is None:
+        rows, to_place = _into_lake(target_name)
+    else:
+        source = access.ready(target_name)
+        copy = copy_raw if isinstance(to_place, Path) else write_raw
+        rows = copy(source, to_place)
     for name, count in rows.items():
         echo(f"{one_line(name):<44} {count:>12,} rows")
     seconds = time.monotonic() - started
     echo(f"{sum(rows.values()):,} rows in {seconds:.1f} s: {to_place}")
-    echo(f"Build on it: dbt build --target {to}")
+    if to != "lake":
+        echo(f"Build on it: dbt build --target {to}")
+
+
+def _into_lake(target_name: str | None) -> tuple[dict[str, int], str]:
+    """Rows of each table, and where they are."""
+    source, lake = destination("lake", target_name)
+    from serving.export.to_lake import copy_to_lake
+
+    return copy_to_lake(source, lake), lake.location.url

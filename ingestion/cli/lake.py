@@ -66,7 +66,7 @@ def lake_compact(target_name: str | None) -> None:
     from ingestion.lake.upkeep import compact
 
     for name, done in compact(*_lake(target_name)).items():
-        echo(f"{name:<16} {done.before:>7,} files, now {done.after:,}", event="compacted")
+        echo(f"{name:<32} {done.before:>7,} files, now {done.after:,}", event="compacted")
 
 
 @lake.command("expire")
@@ -85,7 +85,7 @@ def lake_expire(target_name: str | None, *, older_than: float) -> None:
     from ingestion.lake.upkeep import expire
 
     for name, done in expire(*_lake(target_name), older_than).items():
-        echo(f"{name:<16} {done.removed:>7,} files removed", event="expired")
+        echo(f"{name:<32} {done.removed:>7,} files removed", event="expired")
 
 
 def _lake(target_name: str | None) -> tuple[Target, Lake]:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io import FileIO
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import DayTransform
 from pyiceberg.types import (
     BooleanType,
@@ -23,7 +24,15 @@ from pyiceberg.types import (
 )
 from sqlalchemy import URL, Connection
 
-from ingestion.lake.settings import CATALOGUE, DAY, FOLDERS, NAMESPACE, SCHEMA, Location
+from ingestion.lake.settings import (
+    CATALOGUE,
+    COPIED,
+    DAY,
+    FOLDERS,
+    NAMESPACE,
+    SCHEMA,
+    Location,
+)
 from ingestion.sources.transactions.tables import COLUMNS
 from ingestion.warehouse.target import Target
 
@@ -81,9 +90,22 @@ class Catalogue(SqlCatalog):
                 self.engine = engine
 
     def there(self) -> list[Table]:
-        """The tables that are there; nothing is made."""
-        names = [f"{NAMESPACE}.{name}" for name in FOLDERS]
-        return [self.load_table(name) for name in names if self.table_exists(name)]
+        """The tables that are there, copies too; nothing is made."""
+        namespaces = sorted(self.list_namespaces())
+        return [self.load_table(name) for one in namespaces for name in self.list_tables(one)]
+
+    def files(self) -> FileIO:
+        """How files below the lake's location are read and written."""
+        return self._load_file_io(location=self._location.url)
+
+    def begun(self, namespace: str, name: str, schema: Schema) -> Transaction:
+        """A table that is made when its transaction is committed: a copy of one that lands here."""
+        return self.create_table_transaction(
+            (namespace, name),
+            schema,
+            location=self._location.of(f"{COPIED}/{namespace.removeprefix('raw_')}/{name}"),
+            properties=PROPERTIES,
+        )
 
     def tables(self) -> dict[str, Table]:
         """The tables, by name; made where they are not there, with columns that are new."""

@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.expressions import And, BooleanExpression, EqualTo, Or
+from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import write_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionFieldValue, PartitionKey
 from pyiceberg.table import Table, WriteTask
+from pyiceberg.table.metadata import TableMetadata
 from sqlalchemy import text
 
 from ingestion.lake.catalogue import Catalogue
@@ -132,7 +134,7 @@ class LakeLoad:
                         with warnings.catch_warnings():
                             warnings.simplefilter("ignore")  # that there may be no such rows
                             change.delete(old)
-                    new = files[name] if name in files else write_rows(table, listed)
+                    new = files[name] if name in files else _written(table, listed)
                     if new:
                         with change.update_snapshot().merge_append() as append:
                             for file in new:
@@ -182,7 +184,7 @@ class LakeLoad:
             self._asked.popleft().result()
         rows = pa.concat_tables(part.held[table])
         part.held[table], part.rows[table] = [], 0
-        future = self._writer.submit(write_rows, self._tables[table], rows)
+        future = self._writer.submit(_written, self._tables[table], rows)
         part.written[table].append(future)
         self._asked.append(future)
 
@@ -194,25 +196,31 @@ class LakeLoad:
                         self._tables[name].io.delete(file.file_path)
 
 
-def write_rows(table: Table, rows: pa.Table) -> list[DataFile]:
+def _written(table: Table, rows: pa.Table) -> list[DataFile]:
+    return write_rows(table.io, table.metadata, rows)
+
+
+def write_rows(io: FileIO, metadata: TableMetadata, rows: pa.Table) -> list[DataFile]:
     """Write data files of a table, one for each of its partitions; they do not count yet."""
     writing, tasks = uuid.uuid4(), []
-    for at, (key, part) in enumerate(_partitioned(table, rows)):
+    for at, (key, part) in enumerate(_partitioned(metadata, rows)):
         tasks.append(
             WriteTask(
                 write_uuid=writing,
                 task_id=at,
-                schema=table.schema(),
+                schema=metadata.schema(),
                 record_batches=part.combine_chunks().to_batches(),
                 partition_key=key,
             )
         )
-    return list(write_file(table.io, table.metadata, iter(tasks)))
+    return list(write_file(io, metadata, iter(tasks)))
 
 
-def _partitioned(table: Table, rows: pa.Table) -> list[tuple[PartitionKey | None, pa.Table]]:
+def _partitioned(
+    metadata: TableMetadata, rows: pa.Table
+) -> list[tuple[PartitionKey | None, pa.Table]]:
     """The rows of each partition; those of one day keep their order."""
-    spec = table.spec()
+    spec = metadata.spec()
     if not spec.fields:
         return [(None, rows)]
     days = pc.floor_temporal(rows["event_ts"], unit="day")
@@ -224,7 +232,7 @@ def _partitioned(table: Table, rows: pa.Table) -> list[tuple[PartitionKey | None
     start = 0
     for day, count in ends:
         value = PartitionFieldValue(spec.fields[0], day)
-        parts.append((PartitionKey([value], spec, table.schema()), rows.slice(start, count)))
+        parts.append((PartitionKey([value], spec, metadata.schema()), rows.slice(start, count)))
         start += count
     return parts
 

@@ -20,6 +20,7 @@ FOLDERS = {  # of each Iceberg table, below the location
     "_dlt_loads": "ledger/loads",
 }
 RAW = "raw/transactions"
+COPIED = "copied"  # tables that land in the warehouse only, by source
 DAY = "event_date"  # the partition of ``transactions``, in UTC
 FLUSH_ROWS = 500_000  # in memory until they are written
 SMALL_BYTES = 64 << 20  # a data file below this is joined to others of its partition

@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 from ingestion.lake.catalogue import Catalogue
 from ingestion.lake.destination import Lake
 from ingestion.lake.load import write_rows
-from ingestion.lake.settings import FOLDERS, NAME, RAW, SCHEMA, SMALL_BYTES
+from ingestion.lake.settings import NAME, NAMESPACE, RAW, SCHEMA, SMALL_BYTES
 from ingestion.lake.storage import Files
 from ingestion.pipeline import LoadReport, one_at_a_time
 from ingestion.progress import task
@@ -60,7 +60,7 @@ def states(target: Target, lake: Lake) -> dict[str, State]:
     for table in _there(target, lake):
         snapshot = table.current_snapshot()
         summary = snapshot.summary if snapshot else None
-        found[".".join(table.name())] = State(
+        found[_name(table)] = State(
             int((summary and summary["total-records"]) or 0),
             int((summary and summary["total-data-files"]) or 0),
             len(table.metadata.snapshots),
@@ -77,7 +77,7 @@ def rejects(target: Target, lake: Lake) -> pa.Table:
     order = ("reason_code", "_file_name", "_file_line")
     columns = (*order, "reason", "raw_text")
     for table in _there(target, lake):
-        if table.name()[-1] == "rejects":
+        if table.name() == (NAMESPACE, "rejects"):
             found = table.scan(selected_fields=columns).to_arrow().select(columns)
             return found.sort_by([(name, "ascending") for name in order])
     return pa.table({name: [] for name in columns})
@@ -90,7 +90,7 @@ def compact(target: Target, lake: Lake) -> dict[str, Done]:
         UserError: a load is under way.
     """
     with one_at_a_time(NAME, target), closing(_open(target, lake)) as catalogue:
-        return {name: _compact(table) for name, table in catalogue.tables().items()}
+        return {_name(table): _compact(table) for table in catalogue.there()}
 
 
 def expire(target: Target, lake: Lake, days: float) -> dict[str, Done]:
@@ -105,18 +105,19 @@ def expire(target: Target, lake: Lake, days: float) -> dict[str, Done]:
     with one_at_a_time(NAME, target), closing(_open(target, lake)) as catalogue:
         files = Files(lake.location)
         done = {}
-        for name, table in catalogue.tables().items():
+        for table in catalogue.there():
             if any(one.timestamp_ms < before.timestamp() * 1000 for one in table.snapshots()):
                 table.maintenance.expire_snapshots().older_than(before).commit()
             used = set(_used(table.refresh()))
+            folder = table.location().removeprefix(lake.location.of(""))
             unused = [
                 url
-                for url, written in files.below(FOLDERS[name])
+                for url, written in files.below(folder)
                 if url not in used and written < before.timestamp()
             ]
             for url in unused:
                 files.remove(url)
-            done[name] = Done(removed=len(unused))
+            done[_name(table)] = Done(removed=len(unused))
         halves = [
             url
             for url, written in files.below(RAW)
@@ -125,6 +126,11 @@ def expire(target: Target, lake: Lake, days: float) -> dict[str, Done]:
         for url in halves:
             files.remove(url)
         return done
+
+
+def _name(table: Table) -> str:
+    """As in the catalogue: with its namespace."""
+    return ".".join(table.name())
 
 
 def _there(target: Target, lake: Lake) -> list[Table]:
@@ -148,7 +154,8 @@ def _compact(table: Table) -> Done:
     new: list[DataFile] = []
     with task(f"Joining files of {table.name()[-1]}", total=len(groups), unit="groups") as advance:
         for group in groups:
-            new += write_rows(table, pa.concat_tables([_read(table, file) for file in group]))
+            rows = pa.concat_tables([_read(table, file) for file in group])
+            new += write_rows(table.io, table.metadata, rows)
             advance(1)
     if groups:
         with table.transaction() as change, change.update_snapshot().overwrite() as step:

@@ -38,16 +38,15 @@ def executors_of(running: Server) -> list[psutil.Process]:
     return [p for p in children if "CoarseGrainedExecutorBackend" in " ".join(p.cmdline())]
 
 
-def kill(running: Server, what: str) -> int:
-    """Kill one executor or the server at once; the process id."""
+def kill(running: Server, what: str, chance: random.Random) -> None:
+    """Kill one executor at once; or the server, which is started anew."""
     if what == "executor":
-        victim = random.Random(SEED).choice(executors_of(running))
-        victim.kill()
-        return victim.pid
-    pid = running.process.pid
-    os.killpg(pid, signal.SIGKILL)
+        chance.choice(executors_of(running)).kill()
+        return
+    os.killpg(running.process.pid, signal.SIGKILL)
     running.process.wait()
-    return pid
+    running.stop()
+    running.start()  # dbt's session is gone with the old one
 
 
 def test_a_build_after_a_kill_holds_the_same(engines: Engines):  # noqa: F811
@@ -55,7 +54,10 @@ def test_a_build_after_a_kill_holds_the_same(engines: Engines):  # noqa: F811
     engines.step()
     arrivals = Arrivals(engines.postgres.target, chance, datetime.now(timezone.utc))
     history: list[str] = [f"seed {SEED}"]
-    for number in range(ROUNDS):
+    print(
+        f"\nseed {SEED}\n{'round':>5} {'killed':<9} {'after s':>7} {'build':<5} {'ended':<9} next s"
+    )
+    for number in range(1, ROUNDS + 1):
         history.append(arrivals.batch())
         engines.postgres.dbt("build", *ARRIVING)
         engines.postgres.marquee("export", "raw", "--to", "spark")
@@ -69,16 +71,17 @@ def test_a_build_after_a_kill_holds_the_same(engines: Engines):  # noqa: F811
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + chance.uniform(5, LONGEST_WAIT)
-        while build.poll() is None and time.monotonic() < deadline:
+        began = time.monotonic()
+        wait = chance.uniform(5, LONGEST_WAIT)
+        while build.poll() is None and time.monotonic() < began + wait:
             time.sleep(0.1)
-        ended = build.poll() is not None
-        pid = kill(engines.server, what)
-        if what == "server":
-            engines.server.stop()
-            engines.server.start()  # dbt's session is gone with the old one
+        after, was_over = time.monotonic() - began, build.poll() is not None
+        kill(engines.server, what, chance)
         code = build.wait(1800)
-        history.append(f"round {number}: {what} {pid} killed, full {full}, over {ended}: {code}")
-        print(history[-1], flush=True)
+        ended = "before" if was_over else "in error" if code else "well"
+        began = time.monotonic()
         engines.spark.dbt("build", *ARRIVING)
+        line = f"{number:>5} {what:<9} {after:>7.1f} {'full' if full else 'step':<5} {ended:<9}"
+        history.append(f"{line} {time.monotonic() - began:>6.1f}")
+        print(history[-1], flush=True)
         assert engines.differences() == {}, history

@@ -92,8 +92,7 @@ class Gate:
                 await answer(send, 500, trouble.headers(), trouble.body())
         finally:
             label, mart = (known.label, known.mart) if known else self._label(path)
-            measures.requests_of(label, mart, status).inc()
-            measures.seconds_of(label).observe(time.perf_counter() - started)
+            measures.ANSWERED.note(label, mart, status, time.perf_counter() - started)
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let FastAPI answer; the status that it sends."""

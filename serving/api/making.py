@@ -93,7 +93,7 @@ async def answered(state: State, key: CacheKey, asked: Asked, build: Build | Non
     """
     found = state.answers.get(key)
     if found is not None:
-        measures.HITS.inc()
+        measures.ANSWERED.hits += 1
         return found
     measures.MISSES.inc()
     return await state.answers.made(

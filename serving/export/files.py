@@ -97,7 +97,7 @@ def typed(batch: pa.RecordBatch, mart: Mart) -> pa.RecordBatch:
             except pa.ArrowInvalid as error:
                 raise UserError(
                     f"A value of {shown(f'{mart.name}.{column.name}')} is no decimal: {error}\n"
-                    "Correct the mart (NaN and infinity have no place in files), then export again."
+                    "Correct it (NaN and infinity have no place in files), then export again."
                 ) from error
         _refuse_infinity(values, f"{mart.name}.{column.name}")
         arrays.append(values)
@@ -148,7 +148,7 @@ def _refuse_infinity(values: pa.Array, name: str) -> None:
     if earliest is not None and earliest < first:
         raise UserError(
             f"A value of {shown(name)} is infinite.\n"
-            "Correct the mart (NaN and infinity have no place in files), then export again."
+            "Correct it (NaN and infinity have no place in files), then export again."
         )
 
 

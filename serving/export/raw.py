@@ -7,7 +7,7 @@ landed, so that no second way of landing is needed.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -60,8 +60,8 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
         UserError: there are no raw tables, or the file cannot be written to.
     """
     rows: dict[str, int] = {}
-    with _raw_tables(source) as (connection, names, _), _open(file) as copy:
-        for schema, table in _each(connection, names):
+    with raw_tables(source) as (connection, names, _), _open(file) as copy:
+        for schema, table in each_table(connection, names):
             copy.execute(_create(schema, table)).fetchall()
             for batch in batches(connection, query_of(schema, table)):
                 copy.register("batch", typed(batch, table))
@@ -88,13 +88,13 @@ def write_raw(source: Target, to: str) -> dict[str, int]:
         UserError: there are no raw tables, or the place cannot be written to.
     """
     place = Place(to, MADE_BY)
-    with _raw_tables(source) as (connection, names, moment), place.locked():
+    with raw_tables(source) as (connection, names, moment), place.locked():
         place.tidy()
         version = f"{moment:{STAMP}}-{secrets.token_hex(3)}"
         written: list[tuple[str, Mart]] = []
         try:
             with interrupts.giving_back(partial(place.give_back, version)):
-                for schema, table in _each(connection, names):
+                for schema, table in each_table(connection, names):
                     folder = Version(place, f"{version}/{as_name(schema)}", "parquet", excel=False)
                     write_mart(connection, schema, table, folder)
                     written.append((schema, table))
@@ -117,12 +117,16 @@ def write_raw(source: Target, to: str) -> dict[str, int]:
 
 
 @contextmanager
-def _raw_tables(
-    source: Target,
+def raw_tables(
+    source: Target, but: Container[str] = ()
 ) -> Iterator[tuple[Connection, list[tuple[str, str]], datetime]]:
     """A connection in one snapshot, schemas and names of the raw tables, and when that is.
 
     The catalogue of a lake is none of them: its rows are where the lake is.
+
+    Args:
+        source: the warehouse.
+        but: schemas that are left out.
 
     Raises:
         UserError: there are none.
@@ -134,7 +138,8 @@ def _raw_tables(
         schemas = [
             schema
             for schema in schemas_in(connection)
-            if schema.startswith(RAW) and not schema.endswith(STAGING) and schema != LAKE
+            if schema.startswith(RAW) and not schema.endswith(STAGING)
+            if schema != LAKE and schema not in but
         ]
         found = {schema: marts_in(connection, schema) for schema in schemas}
         if not any(found.values()):
@@ -146,7 +151,7 @@ def _raw_tables(
         yield connection, [(schema, name) for schema in found for name in found[schema]], moment
 
 
-def _each(connection: Connection, names: list[tuple[str, str]]) -> Iterator[tuple[str, Mart]]:
+def each_table(connection: Connection, names: list[tuple[str, str]]) -> Iterator[tuple[str, Mart]]:
     """The tables that have columns, one after the other."""
     with progress.task("Copying", unit="tables") as advance:
         advance(0, total=len(names))
