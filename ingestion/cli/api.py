@@ -67,7 +67,7 @@ def api() -> None:
 )
 @click.option(
     "--cache-mb",
-    default=64,
+    default=32,
     show_default=True,
     type=click.IntRange(0, 65536),
     help="Megabytes of answers that each process keeps.",

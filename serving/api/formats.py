@@ -91,7 +91,7 @@ def arrow_type(column: Column) -> pa.DataType:
     return plain.get(column.type, pa.string())
 
 
-def arrow_stream(content: bytes, selected: tuple[Column, ...]) -> bytes:
+def arrow_stream(content: bytes | bytearray, selected: tuple[Column, ...]) -> bytes:
     """The rows of a CSV as a stream of Arrow.
 
     Raises:
@@ -103,7 +103,7 @@ def arrow_stream(content: bytes, selected: tuple[Column, ...]) -> bytes:
     types = {column.name: arrow_type(column) for column in selected}
     try:
         table = csv.read_csv(
-            io.BytesIO(content),
+            pa.BufferReader(content),
             csv.ReadOptions(use_threads=False, block_size=max(len(content), 1) + 1),
             csv.ParseOptions(newlines_in_values=True),
             csv.ConvertOptions(

@@ -123,7 +123,7 @@ class Reader:
             return await _off_loop(formats.json_lines, lines)
         if asked.format == "arrow":
             return await _off_loop(formats.arrow_stream, content, asked.columns)
-        return content
+        return bytes(content)
 
     async def _page(self, query: Query, build: str | None) -> Page:
         async with self._connection() as connection:
@@ -140,7 +140,7 @@ class Reader:
             return await _off_loop(formats.json_lines, content), cursor
         if query.format == "arrow":
             return await _off_loop(formats.arrow_stream, content, query.selected), cursor
-        return content, cursor
+        return bytes(content), cursor
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
@@ -288,15 +288,15 @@ def _setting(place: int) -> str:
     return f"marquee.v{place}"
 
 
-async def _figures_copied(connection: Any, asked: Figures) -> tuple[bytes, int]:
+async def _figures_copied(connection: Any, asked: Figures) -> tuple[bytearray, int]:
     columns = ", ".join(_as_text(column) for column in asked.columns)
     select = figures.sql(asked, lambda n: f"current_setting('{_setting(n)}')", columns)
     async with _moment(connection, asked.mart):
         content, rows = await _csv(connection, select, asked.texts())
-    return bytes(content), rows
+    return content, rows
 
 
-async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
+async def _copied(connection: Any, query: Query) -> tuple[bytearray, Any]:
     """Rows as CSV with a header, and the values of the last one if others follow."""
     settings: list[str] = []
 
@@ -309,12 +309,12 @@ async def _copied(connection: Any, query: Query) -> tuple[bytes, Any]:
     async with _moment(connection, query.mart):
         content, rows = await _csv(connection, select, settings)
         if rows <= query.limit:
-            return bytes(content), None
+            return content, None
         del content[formats.last_record(content) :]
         if query.ends_with_order():
             record = bytes(content[formats.last_record(content) :])
-            return bytes(content), formats.values_of_csv(record, query.selected, _order(query))
-        return bytes(content), await _values_at(connection, query)
+            return content, formats.values_of_csv(record, query.selected, _order(query))
+        return content, await _values_at(connection, query)
 
 
 @asynccontextmanager

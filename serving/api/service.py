@@ -54,6 +54,7 @@ def main(host: str, port: int, workers: int) -> None:
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,  # only FastAPI uses them: behind the gate
             lifespan="on",
             timeout_keep_alive=30,
             timeout_graceful_shutdown=10,

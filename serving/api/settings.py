@@ -40,7 +40,7 @@ class Settings:
     connections: int = 4
     wait: float = 5.0
     timeout: int = 30
-    cache_bytes: int = 64 * 1024**2
+    cache_bytes: int = 32 * 1024**2
     origins: tuple[str, ...] = ()
     redis: str | None = None
     redis_wait: float = 0.01
