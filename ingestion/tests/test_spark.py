@@ -205,7 +205,10 @@ def test_a_step_holds_the_same(engines: Engines, tmp_path: Path):
 def test_transactions_of_a_lake_are_read_where_they_are(
     server: Server, database: Target, tmp_path: Path
 ):
-    """The same files land in PostgreSQL and in a lake, then a changed one in place of the first."""
+    """The same files land in PostgreSQL and in a lake, then a changed one in place of the first.
+
+    Films and brands are copied into the lake.
+    """
     pytest.importorskip("pyiceberg")
     site = Built(database, tmp_path, variables={"LAKE__LOCATION": str(tmp_path / "lake")})
     site.write_profile()
@@ -221,19 +224,23 @@ def test_transactions_of_a_lake_are_read_where_they_are(
     on_spark = {"MARQUEE_SPARK": server.address, "DBT_TARGET": "lakeside"}
     on_spark["DBT_TARGET_PATH"] = str(tmp_path / "target-spark")
     spark = Built(database, tmp_path, variables=site.variables | on_spark)
-    marts = ("fct_transactions", "rejected_transactions")
+    marts = ("fct_transactions", "rejected_transactions", "brand_performance")
     selected = ("--select", *(f"+{mart}" for mart in marts), *NO_TESTS)
 
     file, other = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     generate(2_000, 1, file, start=date(2026, 1, 1), end=date(2026, 1, 4))
     generate(500, 2, other, start=date(2026, 1, 3), end=date(2026, 1, 6))
+    for source in ("brands", "releases", "tmdb"):
+        site.marquee("ingest", source)
     for paths in ([file, other], [file]):
         for to in ("warehouse", "lake"):
             names = map(str, paths)
             site.marquee("ingest", "transactions", *names, "--replace", "--to", to)
+        site.marquee("export", "raw", "--to", "lake")
         site.dbt("build", *selected)
         spark.dbt("build", *selected)
         assert site.one("select count(*) from marts.fct_transactions") > 1_500
+        assert site.one("select sum(movie_count) from marts.brand_performance") > 100
         for mart in marts:
             with dbapi.connect(database.uri) as connection, closing(duckdb.connect()) as copy:
                 copy.register("here", asked(server, f"select * from lakeside_marts.{mart}"))
