@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ingestion.cli.options import destination, refuse_without_warehouse, target_option
+from ingestion.cli.options import lake_of, refuse_without_warehouse, target_option
 from ingestion.places import place
 from ingestion.terminal import echo, one_line
 from ingestion.warehouse import access
@@ -91,10 +91,10 @@ def raw(to: str, target_name: str | None) -> None:
     started = time.monotonic()
     if to_place is None:
         rows, to_place = _into_lake(target_name)
+    elif isinstance(to_place, Path):
+        rows = copy_raw(access.ready(target_name), to_place)
     else:
-        source = access.ready(target_name)
-        copy = copy_raw if isinstance(to_place, Path) else write_raw
-        rows = copy(source, to_place)
+        rows = write_raw(access.ready(target_name), to_place)
     for name, count in rows.items():
         echo(f"{one_line(name):<44} {count:>12,} rows")
     seconds = time.monotonic() - started
@@ -105,7 +105,7 @@ def raw(to: str, target_name: str | None) -> None:
 
 def _into_lake(target_name: str | None) -> tuple[dict[str, int], str]:
     """Rows of each table, and where they are."""
-    source, lake = destination("lake", target_name)
+    source, lake = lake_of(target_name)
     from serving.export.to_lake import copy_to_lake
 
     return copy_to_lake(source, lake), lake.location.url

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ingestion.cli.options import destination, refuse_without_warehouse, target_option
+from ingestion.cli.options import lake_of, refuse_without_warehouse, target_option
 from ingestion.evidence.recorder import recorded
 from ingestion.terminal import echo, one_line
 
@@ -90,5 +90,4 @@ def lake_expire(target_name: str | None, *, older_than: float) -> None:
 
 def _lake(target_name: str | None) -> tuple[Target, Lake]:
     refuse_without_warehouse()
-    target, found = destination("lake", target_name)
-    return target, found  # type: ignore[return-value] # what `lake` is
+    return lake_of(target_name)

@@ -10,6 +10,7 @@ from ingestion.errors import UserError
 from ingestion.terminal import echo, one_line
 
 if TYPE_CHECKING:
+    from ingestion.lake.destination import Lake
     from ingestion.pipeline import LoadReport
     from ingestion.sources.transactions.landing.load import Destination
     from ingestion.warehouse.target import Target
@@ -44,8 +45,15 @@ def destination(to: str, name: str | None) -> tuple[Target, Destination | None]:
     Raises:
         UserError: there is no lake without its packages, or what is set is no place for it.
     """
-    if to != "lake":
-        return loader_target(name), None
+    return lake_of(name) if to == "lake" else (loader_target(name), None)
+
+
+def lake_of(name: str | None) -> tuple[Target, Lake]:
+    """The target to land in, and its lake.
+
+    Raises:
+        UserError: there is no lake without its packages, or what is set is no place for it.
+    """
     from ingestion.lake import settings
 
     settings.need_libraries()

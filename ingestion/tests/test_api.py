@@ -481,6 +481,13 @@ def test_browsers_call_it_only_from_pages_that_are_named(api: Api, site: Built):
         assert "access-control-allow-origin" not in other_page.headers
 
 
+def test_behind_a_proxy_with_tls_it_leads_to_its_pages(api: Api):
+    headers = {"X-Forwarded-Proto": "https"}
+    page = requests.get(f"{api.base}/docs/", headers=headers, allow_redirects=False, timeout=60)
+    assert page.status_code == 307
+    assert page.headers["location"] == f"{api.base}/docs".replace("http:", "https:")
+
+
 def test_openapi_has_every_mart_with_types_and_descriptions(api: Api):
     document = requests.get(f"{api.base}/openapi.json", timeout=60).json()
     for name, node in marts_of(api.warehouse).items():

@@ -92,7 +92,7 @@ class Gate:
                 await answer(send, 500, trouble.headers(), trouble.body())
         finally:
             label, mart = (known.label, known.mart) if known else self._label(path)
-            measures.ANSWERED.note(label, mart, status, time.perf_counter() - started)
+            measures.GATHERED.answered(label, mart, status, time.perf_counter() - started)
 
     async def _passed(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let FastAPI answer; the status that it sends."""

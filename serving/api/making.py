@@ -93,9 +93,9 @@ async def answered(state: State, key: CacheKey, asked: Asked, build: Build | Non
     """
     found = state.answers.get(key)
     if found is not None:
-        measures.ANSWERED.hits += 1
+        measures.GATHERED.count(measures.HITS)
         return found
-    measures.MISSES.inc()
+    measures.GATHERED.count(measures.MISSES)
     return await state.answers.made(
         key,
         lambda: asked.make(build),

@@ -68,24 +68,29 @@ BUILT_AT = Gauge(
 )
 
 
-class Answered:
-    """Requests that this process has answered since they were last added to its files."""
+class Gathered:
+    """What this process has counted since it was last added to its files."""
 
     def __init__(self) -> None:
-        self.hits = 0  # those that the cache had
+        self._counts: Tally[Counter] = Tally()
         self._each: list[tuple[str, str, int, float]] = []
 
-    def note(self, path: str, mart: str, status: int, seconds: float) -> None:
-        """Count a request, within `ADDED_EVERY` for those who read the figures elsewhere."""
+    def count(self, counter: Counter) -> None:
+        """Count for a request that is not answered yet."""
+        self._counts[counter] += 1
+
+    def answered(self, path: str, mart: str, status: int, seconds: float) -> None:
+        """Count a request that is answered; other processes read of it within `ADDED_EVERY`."""
         if not self._each:
             asyncio.get_running_loop().call_later(ADDED_EVERY, self.add)
         self._each.append((path, mart, status, seconds))
 
     def add(self) -> None:
         """Add them to the files."""
-        each, hits = self._each, self.hits
-        self._each, self.hits = [], 0
-        HITS.inc(hits)
+        each, counts = self._each, self._counts
+        self._each, self._counts = [], Tally()
+        for counter, count in counts.items():
+            counter.inc(count)
         for labels, count in Tally(one[:3] for one in each).items():
             REQUESTS.labels(*labels).inc(count)
         for path in {one[0] for one in each}:
@@ -97,12 +102,12 @@ class Answered:
                 histogram._buckets[place].inc(count)
 
 
-ANSWERED = Answered()
+GATHERED = Gathered()
 
 
 def text() -> bytes:
     """All figures in Prometheus' text format."""
-    ANSWERED.add()
+    GATHERED.add()
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
@@ -108,7 +108,7 @@ class Reader:
 
     async def _figures(self, asked: Figures, build: str | None) -> bytes:
         async with self._connection() as connection:
-            measures.QUERIES.inc()
+            measures.GATHERED.count(measures.QUERIES)
             if asked.format in ("csv", "arrow"):
                 content, rows = await _figures_copied(connection, asked)
             else:
@@ -127,7 +127,7 @@ class Reader:
 
     async def _page(self, query: Query, build: str | None) -> Page:
         async with self._connection() as connection:
-            measures.QUERIES.inc()
+            measures.GATHERED.count(measures.QUERIES)
             content: Any  # CSV, or a list of rows in JSON
             if query.format in ("csv", "arrow"):
                 content, values = await _copied(connection, query)
@@ -144,7 +144,8 @@ class Reader:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        with measures.QUEUE.track_inprogress():
+        waits = nullcontext() if self._pool.get_idle_size() else measures.QUEUE.track_inprogress()
+        with waits:
             try:
                 connection = await self._pool.acquire(timeout=self.wait)
             except (TimeoutError, asyncio.TimeoutError):

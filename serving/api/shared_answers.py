@@ -48,7 +48,8 @@ class SharedAnswers:
         place = self._place(key)
         value = await self.redis.get(place, LARGEST + 1)
         answer = None if value is None else self._read(place, value)
-        (measures.REDIS_MISSES if answer is None else measures.REDIS_HITS).inc()
+        found = measures.REDIS_MISSES if answer is None else measures.REDIS_HITS
+        measures.GATHERED.count(found)
         return answer
 
     async def put(self, key: Hashable, answer: Answer) -> None:

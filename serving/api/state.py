@@ -74,7 +74,7 @@ class State:
         for task in self._tasks:
             task.cancel()
         await self.reader.close()
-        measures.ANSWERED.add()
+        measures.GATHERED.add()
 
     def build_of(self, mart: Mart) -> Build | None:
         """The build that a mart's answers are of; none of a view, whose rows change without one."""
