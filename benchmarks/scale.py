@@ -35,6 +35,7 @@ from serving.spark.server import Server
 
 BIN = Path(sys.executable).parent
 ENGINES = ("postgres", "duckdb", "spark")
+OTHER = "stg_brands__brands"  # a view that is none of the star's
 SAMPLED_EVERY = 0.5  # seconds
 LEAST = 110_000  # rows of two years, or no week has those that a batch changes
 GIGABYTE = 1e9
@@ -97,6 +98,7 @@ class Engine:
             copy_raw(self.target, Path(self.variables["MARQUEE_DUCKDB"]))
         elif self.name == "spark":
             write_raw(self.target, self.variables["MARQUEE_SPARK_RAW"])
+            self.dbt("run", "--select", OTHER)  # the first run after a copy takes it in
         return time.monotonic() - began
 
     def dbt(self, *args: str) -> tuple[float, int]:

@@ -52,6 +52,18 @@
     end
 {%- endmacro %}
 
+{#
+    The same look, which takes letters with accents in one sign, too. What it spares
+    is dear: reflect() costs microseconds.
+#}
+{% macro spark__normalize_text(expression) -%}
+    case
+        when not {{ expression }} rlike '[^!-~\u00a1-\u00ac\u00ae-\u02ff ]|  |^ | $|^$'
+            then {{ expression }}
+        else {{ default__normalize_text(expression) }}
+    end
+{%- endmacro %}
+
 {# A text in Unicode NFC; as it is on engines that have no function for it. #}
 {% macro unicode_nfc(expression) -%}
     {{ return(adapter.dispatch("unicode_nfc")(expression)) }}

@@ -43,6 +43,19 @@
     {%- endif -%}
 {%- endmacro %}
 
+{# Condition on rows of a raw table: a model that keeps them has none of their load. #}
+{% macro is_of_load_not_there(raw) -%}
+    {%- if is_incremental() -%}
+        {%- set found = ask(
+            "select distinct _dlt_load_id from " ~ raw
+            ~ " except select dlt_load_id from " ~ this
+        ) -%}
+        _dlt_load_id in {{ sql_list(found.columns[0].values()) }}
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
+{%- endmacro %}
+
 {# Whether a file was replaced since, so that the model has rows of it which no longer count. #}
 {% macro files_were_replaced(replaced_files) -%}
     {%- set found = ask(

@@ -1,5 +1,6 @@
 with source as (
     select * from {{ source('transactions', 'transactions') }}
+    where {{ is_of_load_not_there(source('transactions', 'transactions')) }}
 ),
 
 renamed as (
