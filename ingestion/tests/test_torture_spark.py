@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 
 import psutil
@@ -34,8 +35,13 @@ pytestmark = pytest.mark.skipif(
 
 
 def executors_of(running: Server) -> list[psutil.Process]:
-    children = psutil.Process(running.process.pid).children(recursive=True)
-    return [p for p in children if "CoarseGrainedExecutorBackend" in " ".join(p.cmdline())]
+    """Those that run; one that was killed before may still be listed."""
+    found = []
+    for process in psutil.Process(running.process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if "CoarseGrainedExecutorBackend" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def kill(running: Server, what: str, chance: random.Random) -> None:
