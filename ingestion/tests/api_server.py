@@ -9,7 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,10 @@ class Api:
         """Processes that answer requests."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         found = [int(pid) for pid in children.split()]
-        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in found}
+        lines = {}
+        for pid in found:
+            with suppress(OSError):  # it has just ended
+                lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
         return [pid for pid, line in lines.items() if b"spawn_main" in line]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from ingestion.errors import UserError
 from serving.api.catalogue import Column, Mart, plain_type
 from serving.api.problems import ProblemError, bad
 from serving.api.query import COMPARED, FORMATS, LARGEST, MOST_VALUES, given, once, one_of
@@ -49,9 +50,14 @@ def load(manifest: Path, marts: dict[str, Mart]) -> Metrics:
     Raises:
         UserError: there are none, or they are none of dbt's.
     """
-    nodes = orjson.loads(manifest.read_bytes())
-    path = _semantic(manifest)
-    semantic = orjson.loads(path.read_bytes()) if path.exists() else path
+    path = semantic_of(manifest)
+    try:
+        nodes = orjson.loads(manifest.read_bytes())
+        semantic = orjson.loads(path.read_bytes()) if path.exists() else path
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} or {manifest.name} is none of dbt: {error}\nMake it anew: marquee dbt parse"
+        ) from error
     if isinstance(semantic, dict):  # dbt may have written it for another target
         for model in semantic["semantic_models"]:
             place = model["node_relation"]
@@ -65,11 +71,12 @@ def load(manifest: Path, marts: dict[str, Mart]) -> Metrics:
 
 def source(manifest: Path) -> bytes:
     """What defines the metrics; nothing where there are none."""
-    path = _semantic(manifest)
+    path = semantic_of(manifest)
     return path.read_bytes() if path.exists() else b""
 
 
-def _semantic(manifest: Path) -> Path:
+def semantic_of(manifest: Path) -> Path:
+    """What dbt writes after a manifest, for metrics."""
     return manifest.with_name("semantic_manifest.json")
 
 

@@ -41,6 +41,10 @@ class State:
         UserError: there is no manifest, or the profile cannot be read.
     """
 
+    marts: dict[str, Mart]
+    metrics: Metrics | None
+    shape: str
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.target = access.load_target(settings.target_name)
@@ -119,22 +123,38 @@ class State:
             await asyncio.to_thread(self.metrics.prepare)
 
     def _read_manifest(self) -> None:
+        """Serve what dbt has written, all of it or nothing.
+
+        Raises:
+            UserError: it cannot be read, or not yet.
+        """
         self._mark = self._manifest_mark()
-        self.marts = catalogue.read(self.manifest, self.target, self.settings.schema)
-        self.metrics: Metrics | None = None
+        marts = catalogue.read(self.manifest, self.target, self.settings.schema)
+        metrics: Metrics | None = None
+        trouble = ""
         try:
-            self.metrics = figures.load(self.manifest, self.marts)
+            metrics = figures.load(self.manifest, marts)
         except UserError as error:
-            LOG.warning("No metrics are served: %s", error.message)
-        self.shape = catalogue.shape(self.marts, figures.source(self.manifest))
+            trouble = error.message
+        source = figures.source(self.manifest)
+        if self._manifest_mark() != self._mark:
+            raise UserError(f"{self.manifest} is being written.\nTry again in a moment.")
+        if trouble:
+            LOG.warning("No metrics are served: %s", trouble)
+        self.marts, self.metrics = marts, metrics
+        self.shape = catalogue.shape(marts, source)
         self.figured.clear()
 
-    def _manifest_mark(self) -> tuple[int, int] | None:
-        try:
-            found = self.manifest.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size
+    def _manifest_mark(self) -> list[tuple[int, int] | None]:
+        return [_mark_of(path) for path in (self.manifest, figures.semantic_of(self.manifest))]
+
+
+def _mark_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _shared(
