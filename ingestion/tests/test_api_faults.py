@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -215,6 +216,28 @@ def test_a_killed_worker_loses_no_request_after_its_connection(site: Built):
     broken = load.statuses.pop("connection", 0)
     assert set(load.statuses) == {200}, load.statuses
     assert broken <= 3 * 4, "at most what each client had open when a worker died"
+
+
+def test_a_manifest_that_is_being_written_changes_nothing(site: Built):
+    """It is read when it is whole, though nobody asks for that then."""
+    manifest = site.target_path / "manifest.json"
+    with serving(site) as api:
+        before = api.get("/v1/marts").json()
+        metric = "/v1/metrics/transaction_count"
+        for path in (manifest, manifest.with_name("semantic_manifest.json")):
+            whole = path.read_bytes()
+            try:
+                path.write_bytes(whole[: len(whole) // 2])
+                rebuilt(site, "dim_city")  # it looks, as after a build
+                time.sleep(1)
+                assert [mart["name"] for mart in api.get("/v1/marts").json()] == [
+                    mart["name"] for mart in before
+                ]
+                assert api.get(metric).status_code == 200
+            finally:
+                path.write_bytes(whole)
+            rebuilt(site, "dim_city")
+            until(lambda: api.get(metric).status_code == 200, "it is whole again")
 
 
 def test_figures_are_those_of_all_workers(site: Built):

@@ -44,20 +44,28 @@ class Figures:
         return [_text(value) for value in self.query.parameters]
 
 
-def load(manifest: Path, marts: dict[str, Mart]) -> Metrics:
-    """The metrics that dbt wrote beside a manifest, over the marts as they are served.
+def written(manifest: Path) -> tuple[Any, Any]:
+    """A manifest, and what dbt wrote beside it for metrics: its path where that is not there.
 
     Raises:
-        UserError: there are none, or they are none of dbt's.
+        UserError: one of them cannot be read, or is not there as a whole.
     """
     path = semantic_of(manifest)
     try:
         nodes = orjson.loads(manifest.read_bytes())
-        semantic = orjson.loads(path.read_bytes()) if path.exists() else path
+        return nodes, orjson.loads(path.read_bytes()) if path.exists() else path
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} or {manifest.name} is none of dbt: {error}\nMake it anew: marquee dbt parse"
+            f"{manifest} or {path.name} is none of dbt's: {error}\nMake it anew: marquee dbt parse"
         ) from error
+
+
+def load(nodes: Any, semantic: Any, marts: dict[str, Mart]) -> Metrics:
+    """The metrics of what `written` gave, over the marts as they are served.
+
+    Raises:
+        UserError: there are none, or they are none of dbt's.
+    """
     if isinstance(semantic, dict):  # dbt may have written it for another target
         for model in semantic["semantic_models"]:
             place = model["node_relation"]

@@ -130,10 +130,11 @@ class State:
         """
         self._mark = self._manifest_mark()
         marts = catalogue.read(self.manifest, self.target, self.settings.schema)
+        files = figures.written(self.manifest)
         metrics: Metrics | None = None
         trouble = ""
         try:
-            metrics = figures.load(self.manifest, marts)
+            metrics = figures.load(*files, marts)
         except UserError as error:
             trouble = error.message
         source = figures.source(self.manifest)
