@@ -216,8 +216,9 @@ def land_batch(targets: list[Target], number: int) -> None:
             generate(BATCH - LATER, 100 + number, file, start=day, end=day)
             known = execute(
                 target,
-                "select transaction_id, event_at, user_id, amount from marts.fct_transactions"
-                " where event_date >= %s order by transaction_id",
+                "select distinct on (transaction_id)"
+                " transaction_id, event_ts at time zone 'UTC', user_id, amount"
+                " from raw_transactions.transactions where event_ts >= %s order by transaction_id",
                 (day - timedelta(days=7),),
             )
             dice = random.Random(number)  # noqa: S311 - a benchmark's dice

@@ -35,6 +35,7 @@ from serving.spark.server import Server
 
 BIN = Path(sys.executable).parent
 ENGINES = ("postgres", "duckdb", "spark")
+TESTS = ("test_type:data", "test_type:unit")
 OTHER = "stg_brands__brands"  # a view that is none of the star's
 SAMPLED_EVERY = 0.5  # seconds
 LEAST = 110_000  # rows of two years, or no week has those that a batch changes
@@ -158,7 +159,7 @@ def main(rows: str, chosen: str, batches: int) -> None:
             table = {}
             for engine in engines:
                 copied = engine.copy()
-                engine.dbt("build", "--select", *AROUND, "--exclude", "test_type:data")
+                engine.dbt("build", "--select", *AROUND, "--exclude", *TESTS)
                 seconds, peak = engine.dbt("run", "--full-refresh", "--select", *STAR)
                 table[engine.name] = {
                     "raw copied s": copied,
