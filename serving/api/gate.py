@@ -20,6 +20,7 @@ from serving.api.state import CacheKey, State
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Sent = dict[bytes, bytes]  # headers of a request
 
 MART = re.compile(r"/v1/marts/([^/]+)")
 METRICS = re.compile(r"/v1/metrics/([^/]+)")
@@ -75,10 +76,11 @@ class Gate:
         path, status, known = scope["path"], 500, None
         try:
             if path.startswith("/v1/"):
-                self._admit(scope)
+                sent: Sent = dict(scope["headers"])
+                self._admit(sent, scope["query_string"])
                 known = self._seen(scope) or await self._asked(scope)
             if known:
-                status = await self._answer(scope, send, known)
+                status = await self._answer(sent, send, known)
             else:
                 status = await self._passed(scope, receive, send)
         except ProblemError as problem:
@@ -117,13 +119,13 @@ class Gate:
         known = path.startswith("/v1/marts/") and path.endswith("/schema")
         return "/v1/marts/{mart}/schema" if known else "other", ""
 
-    def _admit(self, scope: Scope) -> None:
+    def _admit(self, sent: Sent, query_string: bytes) -> None:
         """Refuse who has no key, or sends too much.
 
         Raises:
             ProblemError: it is refused.
         """
-        scheme, _, given = header(scope, b"authorization").partition(b" ")
+        scheme, _, given = sent.get(b"authorization", b"").partition(b" ")
         key = self.state.keys.check(given.strip()) if scheme.lower() == b"bearer" else None
         if key is None:
             raise ProblemError(
@@ -138,7 +140,7 @@ class Gate:
                 "Wait for as long as Retry-After says.",
                 retry_after=max(1, round(wait)),
             )
-        if len(scope["query_string"]) > LONGEST_QUERY:
+        if len(query_string) > LONGEST_QUERY:
             raise ProblemError(
                 414,
                 f"The query has more than {LONGEST_QUERY} bytes.",
@@ -183,28 +185,24 @@ class Gate:
             self._known[path, query_string] = known
         return known
 
-    async def _answer(self, scope: Scope, send: Send, known: Known) -> int:
+    async def _answer(self, sent: Sent, send: Send, known: Known) -> int:
         """Answer from the cache, or with what is made of the mart's latest build; the status."""
         build, headers = known.build, known.headers
         if build and not self.state.builds.is_connected:
             headers = [*headers, *self._age()]
-        given, accepted = b"", b""
-        for name, value in scope["headers"]:
-            if name == b"if-none-match":
-                given = value
-            elif name == b"accept-encoding":
-                accepted = value
+        given = sent.get(b"if-none-match")
         if build and given and known.tag in [one.strip() for one in given.split(b",")]:
             return await answer(send, 304, headers, b"")
-        found = await making.answered(self.state, known.key, known.asked, build)
-        size = found.size
-        if found.is_packable and accepts_gzip(accepted):
-            content = await found.in_gzip()
-            headers = [*headers, (b"content-encoding", b"gzip")]
-        else:
-            content = await found.plain()
-        if found.size != size:
+        found = making.kept(self.state, known.key) or await making.made(
+            self.state, known.key, known.asked, build
+        )
+        packed = found.is_packable and accepts_gzip(sent.get(b"accept-encoding", b""))
+        content = found.packed if packed else found.content
+        if content is None:
+            content = await (found.in_gzip() if packed else found.plain())
             self.state.answers.resize(known.key)
+        if packed:
+            headers = [*headers, (b"content-encoding", b"gzip")]
         return await answer(send, 200, found.headers + headers, content)
 
     def _age(self) -> Headers:
@@ -233,14 +231,6 @@ def _check_method(scope: Scope) -> None:
         raise ProblemError(405, "It can only be read.", "Send GET.")
 
 
-def header(scope: Scope, name: bytes) -> bytes:
-    """The value of a header; nothing if it is not there."""
-    for found, value in scope["headers"]:
-        if found == name:
-            return value
-    return b""
-
-
 def accepts_gzip(accepted: bytes) -> bool:
     """Whether the header Accept-Encoding allows it."""
     return b"gzip" in accepted and not _NO_GZIP.search(accepted)
@@ -250,7 +240,7 @@ async def answer(send: Send, status: int, headers: Headers, content: bytes) -> i
     """Send an answer whole; returns its status."""
     headers = [*headers, (b"x-content-type-options", b"nosniff")]
     if status != 304:
-        headers.append((b"content-length", str(len(content)).encode()))
+        headers.append((b"content-length", b"%d" % len(content)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
     return status

@@ -85,16 +85,20 @@ def key_of(state: State, path: str, query_string: bytes, build: Build | None) ->
     return path, query_string, (state.shape, build.token) if build else ()
 
 
-async def answered(state: State, key: CacheKey, asked: Asked, build: Build | None) -> Answer:
-    """The answer to a request, from the cache or made.
+def kept(state: State, key: CacheKey) -> Answer | None:
+    """The answer to a request, if the cache of this process has it."""
+    found = state.answers.get(key)
+    if found is not None:
+        measures.GATHERED.count(measures.HITS)
+    return found
+
+
+async def made(state: State, key: CacheKey, asked: Asked, build: Build | None) -> Answer:
+    """The answer to a request that is not kept: a shared one, or a new one.
 
     Raises:
         ProblemError: it cannot be answered, or not now.
     """
-    found = state.answers.get(key)
-    if found is not None:
-        measures.GATHERED.count(measures.HITS)
-        return found
     measures.GATHERED.count(measures.MISSES)
     return await state.answers.made(
         key,

@@ -139,7 +139,7 @@ async def call(state: State, name: str, arguments: dict[str, Any]) -> Any:
         path = f"/v1/metrics/{quote(names)}"
     build = state.build_of(asked.mart)
     key = making.key_of(state, path, query_string, build)
-    answer = await making.answered(state, key, asked, build)
+    answer = making.kept(state, key) or await making.made(state, key, asked, build)
     text = (await answer.plain()).decode()
     cursor = dict(answer.headers).get(b"next-cursor")
     if cursor and arguments.get("format", "json") != "json":
