@@ -306,7 +306,7 @@ $(LAKE)/.ready: requirements.lock pyproject.toml
 	@echo "Installing the extra lake into $(LAKE)"
 	@$(call environment,$(LAKE))
 	@$(call install,$(LAKE),-r requirements.lock)
-	@$(call install,$(LAKE),-c requirements.lock -e '.[lake]')
+	@$(call install,$(LAKE),-c requirements.lock -e '.[lake,hdfs]')
 	@touch $@
 
 api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1

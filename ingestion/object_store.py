@@ -1,4 +1,4 @@
-"""Object stores (S3, Google Cloud Storage, Azure): opened, asked, their errors in two lines."""
+"""Object stores (S3, Google Cloud Storage, Azure) and HDFS: opened, asked, errors in two lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 CHANGED = "{} was changed while it was read.\nRun this again."
-STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}  # beginning of a URL: package that reads it
+STORES = {  # beginning of a URL: package that reads it
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "az": "adlfs",
+    "hdfs": "hdfs-native",
+}
 
 
 def objects_at(store: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
@@ -40,7 +45,10 @@ def open_store(protocol: str, verb: str = "Reading") -> AbstractFileSystem:
     import fsspec
 
     try:
-        kind = fsspec.get_filesystem_class(protocol)
+        if protocol == "hdfs":
+            from ingestion.hdfs import Hdfs as kind  # fsspec's own wants Hadoop on this machine
+        else:
+            kind = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise UserError(
             f"{verb} {protocol}:// needs the package {STORES[protocol]}.\n"
@@ -63,7 +71,7 @@ def as_user_error(url: str) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"There is no {url}.\nCheck bucket and key.") from error
+        raise UserError(f"There is no {url}.\nCheck the URL.") from error
     except PermissionError as error:
         raise UserError(
             f"{url} may not be read: {safe_line(error)}.\n"

@@ -8,8 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from ingestion.errors import UserError
 
-STORES = ("s3", "gs", "az")
+STORES = ("s3", "gs", "az", "hdfs")
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "adl": "az"}
+_BUCKET = ("bucket", "BUCKET/PREFIX")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)")
 _RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")
 
@@ -35,17 +36,37 @@ def place(given: str) -> Path | tuple[str, str]:
     if scheme not in STORES:
         raise UserError(
             f"{scheme}:// is no place that is known here.\n"
-            "Give a path, a file:// URL, or an s3://, gs:// or az:// URL."
+            "Give a path, a file:// URL, or an s3://, gs://, az:// or hdfs:// URL."
         )
     rest = given[found.end() :]
-    if len(found[2]) != 2 or not rest.partition("/")[0]:
-        raise UserError(f"{given} names no bucket.\nWrite it as {scheme}://BUCKET/PREFIX.")
-    if re.search("[:@]", rest.partition("/")[0]):
+    bucket = rest.partition("/")[0]
+    if len(found[2]) != 2 or not bucket:
+        what, form = ("name node", "HOST:PORT/PATH") if scheme == "hdfs" else _BUCKET
+        raise UserError(f"{given} names no {what}.\nWrite it as {scheme}://{form}.")
+    check_no_credentials(scheme, bucket)
+    return scheme, rest
+
+
+def check_no_credentials(scheme: str, bucket: str) -> None:
+    """Refuse a login in a URL.
+
+    Args:
+        scheme: one of ``STORES``.
+        bucket: what stands between ``://`` and the next ``/``.
+
+    Raises:
+        UserError: there is one.
+    """
+    if scheme == "hdfs" and not re.fullmatch(r"[^:@]+(:\d+)?", bucket):
         raise UserError(  # said without the URL: there may be a secret in it
-            f"URLs of {scheme}:// are bucket and prefix, without credentials.\n"
+            "URLs of hdfs:// are HOST:PORT, or a name service, and a path, without credentials.\n"
+            "They come from HADOOP_USER_NAME, or from Kerberos' ticket (kinit)."
+        )
+    if scheme != "hdfs" and re.search("[:@]", bucket):
+        raise UserError(
+            f"URLs of {scheme}:// are bucket and key, without credentials.\n"
             "They come from the cloud's own places, such as AWS_* in the environment."
         )
-    return scheme, rest
 
 
 def on_disk(given: str | Path, what: str) -> Path:

@@ -141,11 +141,11 @@ def ingest_transactions(
 ) -> None:
     """Land card transactions from PATHS.
 
-    PATHS are files, folders (with the folders in them) and globs, on disk or at s3://, gs:// and
-    az://. A bucket prefix must end in /. - reads standard input. Formats: CSV (UTF-8, UTF-16 or
-    Windows-1252; lines above the header are left out), JSON (an object a line, arrays, pages with a
-    list of objects, change feeds), Parquet and workbooks; packed with gzip, bzip2, xz, zstd, or zip
-    with one file in it. A file lands once, whatever its name. If a plain file has grown, only its
+    PATHS are files, folders (with the folders in them) and globs, on disk or at s3://, gs://, az://
+    and hdfs://. A prefix there must end in /. - reads standard input. Formats: CSV (UTF-8, UTF-16
+    or Windows-1252; lines above the header are left out), JSON (an object a line, arrays, pages
+    with a list of objects, change feeds), Parquet and workbooks; packed with gzip, bzip2, xz, zstd,
+    or zip with one file in it. A file lands once, whatever its name. If a plain file has grown, its
     new lines land. A changed file is refused unless you pass --replace.
 
     Columns may be called otherwise than in the contract: a mapping says what they are (see

@@ -66,9 +66,10 @@ def watch(
 ) -> None:
     """Land files of transactions as they come into PATH, each once.
 
-    PATH is a folder, a glob, or a prefix at s3://, gs:// or az:// with / at its end. A file that
-    cannot land is refused with the reason, and tried again only when it has changed. Ends with
-    Ctrl-C or SIGTERM; a load that is under way then leaves nothing, and the next watch lands it.
+    PATH is a folder, a glob, or a prefix at s3://, gs://, az:// or hdfs:// with / at its end. A
+    file that cannot land is refused with the reason, and tried again only when it has changed. Ends
+    with Ctrl-C or SIGTERM; a load that is under way then leaves nothing, and the next watch lands
+    it.
     """
     from ingestion import interrupts
     from ingestion.sources import transactions

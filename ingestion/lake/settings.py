@@ -30,8 +30,8 @@ class Location(NamedTuple):
     """Where the lake is.
 
     Attributes:
-        protocol: of fsspec: ``file``, ``s3``, ``gs``, ``az``.
-        path: an absolute path, or bucket and prefix, without ``/`` at the end.
+        protocol: of fsspec: ``file``, ``s3``, ``gs``, ``az``, ``hdfs``.
+        path: an absolute path, or bucket (HDFS: name node) and prefix, without ``/`` at the end.
     """
 
     protocol: str

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ _LONGEST_ENDING = 24  # characters of a name's endings that are kept
 class DurableIO(FsspecFileIO):
     """How pyiceberg reads and writes; on this disk a file that is closed is on the disk."""
 
+    def get_fs(self, scheme: str, hostname: str | None = None) -> Any:
+        return _hdfs() if scheme == "hdfs" else super().get_fs(scheme, hostname)
+
     def new_output(self, location: str) -> FsspecOutputFile:
         if location.startswith("file://"):
             return _LocalFile(location, self.get_fs("file"))
         return super().new_output(location)
+
+
+@cache
+def _hdfs() -> Any:
+    return open_store("hdfs", "Reading and writing")
 
 
 class _LocalFile(FsspecOutputFile):

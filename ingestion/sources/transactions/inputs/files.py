@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from ingestion.errors import PassingError, UserError
 from ingestion.object_store import CHANGED, STORES, as_user_error, etag_of, objects_at, open_store
-from ingestion.places import on_disk
+from ingestion.places import check_no_credentials, on_disk
 from ingestion.progress import task
 from ingestion.sources.transactions import settings
 from ingestion.sources.transactions.inputs.database import (
@@ -74,7 +74,7 @@ class RemoteFile:
     """An object in a store; its URL is both its name and its place.
 
     Attributes:
-        url: ``s3://``, ``gs://`` or ``az://``, bucket, key.
+        url: ``s3://``, ``gs://`` or ``az://``, bucket, key; ``hdfs://``, name node, path.
         bytes: its size.
         etag: what the store calls this version of it, if it says.
         store: the file system of fsspec that has it.
@@ -186,7 +186,7 @@ def _check(path: str) -> str:
     """What to do about a path where nothing is."""
     if "%" in path:
         return "If it has a day in it, as dt=%Y-%m-%d has, say which: --since YYYY-MM-DD."
-    return "Check bucket and key." if "://" in path else "Check the path."
+    return "Check the URL." if "://" in path else "Check the path."
 
 
 # Object stores
@@ -195,15 +195,12 @@ def _check(path: str) -> str:
 def _remote_files(url: str, notes: list[str]) -> list[Input]:
     protocol, _, path = url.partition("://")
     bucket, _, key = path.partition("/")
-    if ":" in bucket:  # said without the URL: there may be a secret in it
-        raise UserError(
-            f"URLs of {protocol}:// are bucket and key, without credentials.\n"
-            "They come from the cloud's own places, such as AWS_* in the environment."
-        )
+    check_no_credentials(protocol, bucket)
     if protocol not in STORES:
         raise UserError(
             f"Transactions are not read from {protocol}:// addresses.\n"
-            "Give files, folders, globs, s3://, gs:// and az:// URLs, or - for standard input."
+            "Give files, folders, globs, s3://, gs://, az:// and hdfs:// URLs, or -"
+            " for standard input."
         )
     with as_user_error(f"{protocol}://"):
         store = open_store(protocol)
