@@ -296,14 +296,14 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
 	@touch $@
 
-test-lake: $(READY) $(LAKE)/.ready  ## Iceberg tables on a disk and in S3: kills, replaced files, compaction, other readers
+test-lake: $(READY) $(LAKE)/.ready  ## Iceberg tables on a disk, in S3 and in HDFS: kills, replaced files, compaction, other readers
 	@$(LAKE)/bin/pytest --quiet -rs ingestion/tests/test_lake*.py
 
 bench-lake: $(READY) $(LAKE)/.ready  ## how fast transactions land in a lake, beside Arrow writing the same Parquet: ROWS=1000000 REPEATS=3
 	@$(BIN)/marquee scratch $(LAKE)/bin/python benchmarks/lake.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
 
 $(LAKE)/.ready: requirements.lock pyproject.toml
-	@echo "Installing the extra lake into $(LAKE)"
+	@echo "Installing the extras lake and hdfs into $(LAKE)"
 	@$(call environment,$(LAKE))
 	@$(call install,$(LAKE),-r requirements.lock)
 	@$(call install,$(LAKE),-c requirements.lock -e '.[lake,hdfs]')

@@ -94,7 +94,7 @@ class Hdfs(AbstractFileSystem):
             file.write(value)
         self.mv(half, path, overwrite=mode == "overwrite")
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> _File:  # type: ignore[override]
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> _File:
         return _File(self, path, mode, **options)
 
 

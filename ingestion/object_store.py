@@ -42,19 +42,24 @@ def open_store(protocol: str, verb: str = "Reading") -> AbstractFileSystem:
     Raises:
         UserError: the package that it needs is not installed.
     """
-    import fsspec
-
     try:
-        if protocol == "hdfs":
-            from ingestion.hdfs import Hdfs as kind  # fsspec's own wants Hadoop on this machine
-        else:
-            kind = fsspec.get_filesystem_class(protocol)
+        kind = _kind(protocol)
     except ImportError as error:
         raise UserError(
             f"{verb} {protocol}:// needs the package {STORES[protocol]}.\n"
             f"Install it: {install_command(protocol)}"
         ) from error
     return kind(use_listings_cache=False, skip_instance_cache=True)
+
+
+def _kind(protocol: str) -> type[AbstractFileSystem]:
+    import fsspec
+
+    if protocol != "hdfs":
+        return fsspec.get_filesystem_class(protocol)
+    from ingestion.hdfs import Hdfs  # fsspec's own wants Hadoop on this machine
+
+    return Hdfs
 
 
 def etag_of(info: dict[str, Any]) -> str | None:

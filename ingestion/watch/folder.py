@@ -130,7 +130,8 @@ class Watch:
             if known != version:
                 since = now
                 self._since[file.place] = version, now
-            if isinstance(file, RemoteFile) or now - since >= self._settle:
+            comes_whole = isinstance(file, RemoteFile) and file.comes_whole
+            if comes_whole or now - since >= self._settle:
                 ready.append(file)
             else:
                 waiting += 1

@@ -90,6 +90,11 @@ class RemoteFile:
         return self.url
 
     @property
+    def comes_whole(self) -> bool:
+        """Whether nobody sees it before it is whole; HDFS shows what is still being written."""
+        return not self.url.startswith("hdfs:")
+
+    @property
     def place(self) -> str:
         return self.url
 
