@@ -355,7 +355,7 @@ def test_in_a_store_it_is_the_same(site, store):
     with watching(
         site, "s3://bucket/in/", "--every", "0.5", "--settle", "0.5", "--to", "lake"
     ) as process:
-        until(lambda: "have landed" in _said(site))
+        until(lambda: "have landed" in ledger_says(site))
         assert process.poll() is None
     site.land("s3://bucket/in/a.jsonl")
     (counts,) = site.read("select count(*), sum(rows_landed) from files", **store)
@@ -373,7 +373,7 @@ def test_in_a_store_it_is_the_same(site, store):
     assert site.read("select count(*) from transactions", **store) == [(1,)]
 
 
-def _said(site: Site) -> str:
+def ledger_says(site: Site) -> str:
     """Whether the lake's ledger has a file, in the words of the watch."""
     if site.one("select to_regclass('raw_lake.files') is null"):
         return ""

@@ -21,7 +21,7 @@ from ingestion.places import place
 from ingestion.storage import Storage
 from ingestion.tests.built import BIN
 from ingestion.tests.hdfs_server import DATA_NODE, IS_POSSIBLE, NAME_NODE, HdfsServer
-from ingestion.tests.test_lake import Site, _said, made
+from ingestion.tests.test_lake import Site, ledger_says, made
 from ingestion.tests.test_watch import line, until, watching
 from ingestion.warehouse.target import Target
 
@@ -59,7 +59,7 @@ def test_a_lake_there_is_as_on_a_disk(site, hdfs):
     with watching(
         site, f"{hdfs.url}/in/", "--every", "0.5", "--settle", "0.5", "--to", "lake"
     ) as process:
-        until(lambda: "have landed" in _said(site))
+        until(lambda: "have landed" in ledger_says(site))
         assert process.poll() is None
     site.land(url)
     (counts,) = site.read("select count(*), sum(rows_landed) from files", **READING)
