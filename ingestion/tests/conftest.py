@@ -14,7 +14,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -88,9 +88,24 @@ def reachable_folder() -> Path:
     """
     memory = Path("/dev/shm")  # noqa: S108
     roomy = memory.exists() and shutil.disk_usage(memory).free > 2 * 1024**3
-    folder = Path(tempfile.mkdtemp(prefix="marquee-test-", dir=memory if roomy else None))
+    place = memory if roomy else Path(tempfile.gettempdir())
+    remove_left(place)
+    folder = Path(tempfile.mkdtemp(prefix=f"marquee-test-{os.getpid()}-", dir=place))
     folder.chmod(0o711)
     return folder
+
+
+def remove_left(place: Path) -> None:
+    """Remove the servers of tests that were killed: each holds about a gigabyte of memory."""
+    for folder in place.glob("marquee-test-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            with suppress(Exception):  # another process removes it, too
+                Server(folder / "server").delete()
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, PermissionError):
+            pass  # of somebody else
 
 
 def unused_port() -> int:
