@@ -312,8 +312,8 @@ $(LAKE)/.ready: requirements.lock pyproject.toml
 api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
 	@$(API)/bin/marquee api serve $(if $(PORT),--port $(PORT)) $(if $(WORKERS),--workers $(WORKERS))
 
-bench-api: $(READY) $(API)/.ready  ## what a request costs, beside FastAPI's hello and asyncpg alone: ROWS=0 SECONDS=20
-	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/api.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+bench-api: $(READY) $(API)/.ready  ## what a request costs, beside FastAPI's hello and asyncpg alone: ROWS=0 SECONDS=20 LARGE=300
+	@$(BIN)/marquee scratch $(API)/bin/python benchmarks/api.py $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(LARGE),--large $(LARGE))
 
 test-api: $(READY) $(API)/.ready  ## the data API on real servers, and docs/images/api.png: CHROMIUM=
 	@$(API)/bin/python -c 'import playwright, PIL, schemathesis, nbclient, ipykernel, polars' 2>/dev/null || $(call install,$(API),$(BROWSER) $(API_TESTS))
