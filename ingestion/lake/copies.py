@@ -7,16 +7,26 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import pyarrow as pa
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Transaction
+from pyiceberg.table.update.schema import UpdateSchema
 from pyiceberg.types import IcebergType, NestedField
 
 from ingestion.lake.catalogue import Catalogue
 from ingestion.lake.load import write_rows
 
 FLUSH_BYTES = 128 << 20  # in memory until they are written
+COMMENT = "comment"  # the property of a table that Spark and Trino show
+
+
+class Column(NamedTuple):
+    """A column of a copy: its type, and what it means."""
+
+    type: IcebergType
+    description: str | None = None
 
 
 class _Copy(NamedTuple):
@@ -40,8 +50,9 @@ class Copies:
         self,
         namespace: str,
         name: str,
-        columns: Mapping[str, IcebergType],
+        columns: Mapping[str, Column],
         batches: Iterable[pa.RecordBatch],
+        description: str | None = None,
     ) -> int:
         """Write all rows that a table is to have; returns how many.
 
@@ -51,8 +62,9 @@ class Copies:
             columns: of the batches. One that is gone, or has another type, goes from the table,
                 too; versions before still have it.
             batches: the rows.
+            description: what the table holds.
         """
-        copy = self._begun(namespace, name, columns)
+        copy = self._begun(namespace, name, columns, description or "")
         self._copies.append(copy)
         schema = copy.change.table_metadata.schema().as_arrow()
         rows, waiting = 0, []
@@ -82,27 +94,42 @@ class Copies:
                 with suppress(OSError):  # it is an orphan then, which `expire` removes
                     self._io.delete(file.file_path)
 
-    def _begun(self, namespace: str, name: str, columns: Mapping[str, IcebergType]) -> _Copy:
+    def _begun(
+        self, namespace: str, name: str, columns: Mapping[str, Column], description: str
+    ) -> _Copy:
         self._catalogue.create_namespace_if_not_exists(namespace)
-        known = (namespace, name)
-        if not self._catalogue.table_exists(known):
+        try:
+            table = self._catalogue.load_table((namespace, name))
+        except NoSuchTableError:
             fields = [
-                NestedField(at, column, kind, required=False)
-                for at, (column, kind) in enumerate(columns.items(), 1)
+                NestedField(at, column, given.type, required=False, doc=given.description)
+                for at, (column, given) in enumerate(columns.items(), 1)
             ]
-            return _Copy(self._catalogue.begun(namespace, name, Schema(*fields)), [], [])
-        table = self._catalogue.load_table(known)
+            change = self._catalogue.begun(namespace, name, Schema(*fields), {COMMENT: description})
+            return _Copy(change, [], [])
         change = table.transaction()
-        there = {field.name: field.field_type for field in table.schema().fields}
+        if table.properties.get(COMMENT, "") != description:
+            change.set_properties({COMMENT: description})
+        there = {one.name: Column(one.field_type, one.doc or None) for one in table.schema().fields}
         if there != columns:
             with change.update_schema(allow_incompatible_changes=True) as update:
-                for column, kind in there.items():
-                    if columns.get(column) != kind:
-                        update.delete_column((column,))
-                for column, kind in columns.items():
-                    if there.get(column) != kind:
-                        update.add_column((column,), kind)
+                _alter(update, there, columns)
         return _Copy(change, [one.file for one in table.scan().plan_files()], [])
+
+
+def _alter(
+    update: UpdateSchema, there: Mapping[str, Column], columns: Mapping[str, Column]
+) -> None:
+    """Give a table other columns. One of another type is another column."""
+    stay = {name for name, given in columns.items() if name in there}
+    stay -= {name for name in stay if there[name].type != columns[name].type}
+    for name in there.keys() - stay:
+        update.delete_column((name,))
+    for name, given in columns.items():
+        if name not in stay:
+            update.add_column((name,), given.type, given.description)
+        elif there[name] != given:
+            update.update_column((name,), doc=given.description or "")
 
 
 def _flush(io: FileIO, copy: _Copy, waiting: list[pa.RecordBatch], schema: pa.Schema) -> None:

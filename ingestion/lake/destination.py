@@ -29,6 +29,10 @@ class Lake:
         target: the warehouse, in which the catalogue and the ledger are.
         place: where the files go; None: as it is set.
 
+    Attributes:
+        target: as given.
+        location: where the files go.
+
     Raises:
         UserError: what is set is no place.
     """
@@ -36,18 +40,18 @@ class Lake:
     name = NAME
 
     def __init__(self, target: Target, place: Location | None = None) -> None:
-        self._target, self.location = target, place or location()
+        self.target, self.location = target, place or location()
         self._landed: list[Landed] = []
 
     def settle(self, report: LoadReport) -> None:  # noqa: ARG002 - nothing is taken up
         """End what a killed run has open, and make the ledger where it is not there."""
-        ledger.check_clock(self._target, SCHEMA)
-        with closing(self._target.connect()) as connection, connection.cursor() as cursor:
+        ledger.check_clock(self.target, SCHEMA)
+        with closing(self.target.connect()) as connection, connection.cursor() as cursor:
             end_connections(cursor, NAME)
-        make_ledger(self._target)
+        make_ledger(self.target)
 
     def landed(self) -> list[Landed]:
-        self._landed = ledger.landed(self._target, SCHEMA)
+        self._landed = ledger.landed(self.target, SCHEMA)
         return self._landed
 
     @contextmanager
@@ -59,7 +63,7 @@ class Lake:
         """
         with (
             refusals(NAME),
-            closing(Catalogue(self._target, self.location)) as catalogue,
+            closing(Catalogue(self.target, self.location)) as catalogue,
             closing(LakeLoad(catalogue, catalogue.tables(), self._landed)) as load,
         ):
             yield load

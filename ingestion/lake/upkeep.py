@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from sqlalchemy import text
 
+from ingestion.errors import UserError
 from ingestion.lake.catalogue import Catalogue
 from ingestion.lake.destination import Lake
 from ingestion.lake.load import write_rows
@@ -126,6 +128,38 @@ def expire(target: Target, lake: Lake, days: float) -> dict[str, Done]:
         for url in halves:
             files.remove(url)
         return done
+
+
+def forget(target: Target, lake: Lake, names: Sequence[str] = ()) -> dict[str, str]:
+    """Take tables out of the catalogue; their files stay.
+
+    Args:
+        names: of copies, with the schema. Without any, all tables are forgotten, and with them
+            what the ledger says has landed: the lake begins anew.
+
+    Returns:
+        Where the metadata of each table is, by its name.
+
+    Raises:
+        UserError: there is no such copy, or a load is under way.
+    """
+    with one_at_a_time(NAME, target), closing(_open(target, lake)) as catalogue:
+        there = {".".join(name): (name, url) for name, url in catalogue.entries().items()}
+        copies = [name for name, (known, _) in there.items() if known[0] != NAMESPACE]
+        if unknown := [name for name in names if name not in copies]:
+            raise UserError(
+                f"There is no copy {unknown[0]} in the lake.\n"
+                f"There are: {', '.join(copies) or 'none'}"
+                + " (tables of transactions go with their ledger: --all)"
+                * (unknown[0] in there)
+            )
+        chosen = names or list(there)
+        with catalogue.together() as connection:
+            catalogue.forget(there[name][0] for name in chosen)
+            if not names:
+                for table in ("files", "_dlt_loads"):
+                    connection.execute(text(f"delete from {SCHEMA}.{table}"))  # noqa: S608 - ours
+        return {name: there[name][1] for name in chosen}
 
 
 def _name(table: Table) -> str:

@@ -26,6 +26,8 @@ from adbc_driver_postgresql import dbapi
 from ingestion.errors import UserError
 from ingestion.sample.transactions import generate
 from ingestion.tests.built import Built
+from ingestion.tests.iceberg_reader import IS_THERE as CAN_DUCKDB
+from ingestion.tests.iceberg_reader import read_by_duckdb
 from ingestion.tests.test_dbt_commands import NO_TESTS, copy_of
 from ingestion.tests.test_duckdb import (
     CHANGED,
@@ -40,7 +42,7 @@ from ingestion.tests.test_duckdb import (
 from ingestion.tests.test_incremental import Arrivals
 from ingestion.warehouse.target import Target
 from serving.export.marts import marts_in
-from serving.spark.server import Server, java_home
+from serving.spark.server import NAME, Server, java_home
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("MARQUEE_SPARK_TESTS"), reason="make test-spark has an environment for it"
@@ -93,15 +95,21 @@ class Engines:
         return found
 
 
-def asked(server: Server, query: str) -> pa.Table:
-    """What Spark answers; its moments are UTC's, without saying so, as PostgreSQL's are."""
+def asked(server: Server, query: str, settings: dict[str, str] | None = None) -> pa.Table:
+    """What Spark answers in a session with these settings."""
     from pyspark.sql import SparkSession
 
     session = SparkSession.builder.remote(server.address).create()
     try:
-        found = session.sql(query).toArrow()
+        for name, value in (settings or {}).items():
+            session.conf.set(name, value)
+        return in_utc(session.sql(query).toArrow())
     finally:
         session.stop()
+
+
+def in_utc(found: pa.Table) -> pa.Table:
+    """The same, with moments of UTC that do not say so, as PostgreSQL's are."""
     for at, column in enumerate(found.schema):
         if pa.types.is_timestamp(column.type) and column.type.tz:
             plain = found.column(at).cast(pa.timestamp("us"))
@@ -164,6 +172,27 @@ def test_a_first_build_holds_the_same(engines: Engines):
     assert "currency" in comments["amount"]
 
 
+@pytest.mark.parametrize("mart", ["fct_transactions", "brand_performance", "dim_movie"])
+def test_others_read_the_marts(engines: Engines, mart: str, tmp_path: Path):
+    """By the catalogue, as Iceberg's tables: pyiceberg, and DuckDB's own reader."""
+    sql_catalog = pytest.importorskip("pyiceberg.catalog.sql")
+    catalogue = sql_catalog.SqlCatalog(
+        NAME, uri=f"sqlite:///{engines.server.folder / 'catalog.db'}"
+    )
+    table = catalogue.load_table(("marts", mart))
+    found = {"pyiceberg": in_utc(table.scan().to_arrow())}
+    if CAN_DUCKDB:
+        found["DuckDB"] = in_utc(read_by_duckdb(table.metadata_location, tmp_path))
+    with dbapi.connect(engines.postgres.target.uri) as connection:
+        there = table_of(connection, "marts", mart)
+    for reader, rows in found.items():
+        assert rows.num_rows > 10
+        with closing(duckdb.connect()) as copy:
+            copy.register("here", rows)
+            copy.execute(f"create schema marts; create table marts.{mart} as from here")
+            assert differences_in(copy, f"marts.{mart}", there) == [], reader
+
+
 def test_a_null_where_the_contract_allows_none_fails_the_build(engines: Engines):
     """Iceberg would take it: the query itself fails, and the table stays as it was."""
     mart, seed = "dim_transaction_status", "seeds.transaction_statuses"
@@ -202,6 +231,21 @@ def test_a_step_holds_the_same(engines: Engines, tmp_path: Path):
     assert engines.rows("select max(loaded_at) from marts.fct_transactions") > before
 
 
+def test_old_versions_and_small_files_go(engines: Engines):
+    def count(of: str) -> int:
+        return engines.rows(f"select count(*) from marts.fct_transactions.{of}")[0][0]
+
+    before = engines.arrow("select * from marts.fct_transactions order by all")
+    files = count("files")
+    assert count("snapshots") > 1
+    said = engines.spark.dbt("run-operation", "tidy_tables", "--args", "{days: 0}").stdout
+    assert "marts.fct_transactions: " in said
+    assert "raw_transactions.transactions: " in said
+    assert count("snapshots") == 1
+    assert count("files") <= files
+    assert engines.arrow("select * from marts.fct_transactions order by all") == before
+
+
 def test_transactions_of_a_lake_are_read_where_they_are(
     server: Server, database: Target, tmp_path: Path
 ):
@@ -218,7 +262,8 @@ def test_transactions_of_a_lake_are_read_where_they_are(
     settings = output["server_side_parameters"]
     del settings["spark.marquee.raw"]
     settings["spark.marquee.lake"] = "marquee"
-    settings |= {f"spark.sql.catalog.{name}": value for name, value in lake_of(database).items()}
+    catalogue = {f"spark.sql.catalog.{name}": value for name, value in lake_of(database).items()}
+    settings |= catalogue
     profile["marquee"]["outputs"]["lakeside"] = output
     (tmp_path / "profiles.yml").write_text(yaml.safe_dump(profile))
     on_spark = {"MARQUEE_SPARK": server.address, "DBT_TARGET": "lakeside"}
@@ -253,6 +298,15 @@ def test_transactions_of_a_lake_are_read_where_they_are(
                     assert copy.execute(query).fetchmany(3) == [], (mart, one)
         lines = file.read_text("utf-8").splitlines()
         file.write_text("\n".join(lines[:1_500]) + "\n", encoding="utf-8")
+
+    site.marquee("export", "marts", "--to", "lake")
+    for mart in marts:
+        query = f"select * from marquee.marts.{mart}"
+        with dbapi.connect(database.uri) as connection, closing(duckdb.connect()) as copy:
+            copy.register("here", asked(server, query, catalogue))
+            copy.execute(f"create schema marts; create table marts.{mart} as from here")
+            there = table_of(connection, "marts", mart)
+            assert differences_in(copy, f"marts.{mart}", there) == []
 
 
 def lake_of(database: Target) -> dict[str, str]:

@@ -151,13 +151,16 @@ def raw_tables(
         yield connection, [(schema, name) for schema in found for name in found[schema]], moment
 
 
-def each_table(connection: Connection, names: list[tuple[str, str]]) -> Iterator[tuple[str, Mart]]:
-    """The tables that have columns, one after the other."""
+def each_table(
+    connection: Connection, names: list[tuple[str, str]], *, by_month: bool = False
+) -> Iterator[tuple[str, Mart]]:
+    """The tables that have columns, one after the other; rows by month, if they are to be."""
     with progress.task("Copying", unit="tables") as advance:
         advance(0, total=len(names))
         for schema, name in names:
             table = describe(connection, schema, name)
-            table.partition = None
+            if not by_month:
+                table.partition = None
             if table.columns:  # else a table to lock, without rows
                 yield schema, table
             advance(1)
