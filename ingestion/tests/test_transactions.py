@@ -808,6 +808,40 @@ def test_a_file_that_is_none_is_refused(tmp_path, monkeypatch, name, content, me
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_chunks_that_are_read_at_once_come_in_their_order(tmp_path, monkeypatch, form):
+    """The last amounts alone tell how all are written, and each thread may be the one to ask."""
+    monkeypatch.setattr(lines, "CHUNK_BYTES", 60_000)
+    amounts = ["1.234"] * 5_000 + ["2,5"] * 300
+    found = [
+        GOOD | {"amount": amount, "city": f"c{at}", "user_id": "" if at % 97 == 0 else at}
+        for at, amount in enumerate(amounts)
+    ]
+    path = tmp_path / f"x.{form}"
+    if form == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, GOOD)
+            writer.writeheader()
+            writer.writerows(found)
+    else:
+        path.write_text("\n".join(map(json.dumps, found)))
+    seen = []
+    for threads in (1, 4, 4):
+        with closing(reader.Reader(threads=threads)) as files:
+            seen.append(list(files.read(file_of(path))))
+    assert len(seen[0]) > 8
+    for batches in seen[1:]:
+        assert [b.first_line for b in batches] == [b.first_line for b in seen[0]]
+        assert [b.done for b in batches] == sorted(b.done for b in batches)
+        for one, other in zip(batches, seen[0], strict=True):
+            by = [("_file_line", "ascending")]
+            assert one.rows.sort_by(by) == other.rows.sort_by(by)
+            assert one.rejects == other.rejects
+    rows = pa.concat_tables([batch.rows for batch in seen[0]])
+    assert set(rows["amount"].to_pylist()) == {Decimal(1234), Decimal("2.5")}
+    assert len(rows) == 5_300 - len(range(0, 5_300, 97))
+
+
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text(line() + "\n")

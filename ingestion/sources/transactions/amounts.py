@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from ingestion.texts import trim
@@ -72,12 +73,14 @@ class Decimals:
     """The mark before decimals in the amounts of one file.
 
     Args:
-        look: gives the marks that the whole file shows; it is asked once, when a line needs it.
+        look: gives the marks that the whole file shows; it is asked once, when a line needs it,
+            whichever thread reads that.
     """
 
     def __init__(self, look: Callable[[], set[str]] = set) -> None:
         self._look: Callable[[], set[str]] | None = look
         self._mark: str | None = None
+        self._looking = Lock()
 
     @classmethod
     def fixed(cls, mark: str) -> Decimals:
@@ -94,9 +97,12 @@ class Decimals:
     @property
     def mark(self) -> str | None:
         """The one mark that the file shows; None where it shows none, or both."""
-        if self._look:
-            found, self._look = self._look(), None
-            self._mark = found.pop() if len(found) == 1 else None
+        if not self.is_known:
+            with self._looking:
+                if look := self._look:
+                    found = look()
+                    self._mark = found.pop() if len(found) == 1 else None
+                    self._look = None
         return self._mark
 
 

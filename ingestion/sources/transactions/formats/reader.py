@@ -9,8 +9,12 @@ size of the file.
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -52,30 +56,57 @@ from ingestion.texts import trim
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+AT_ONCE = 4  # chunks, each of which takes memory
+
+
+class _Hand(threading.local):
+    """What each thread has for itself.
+
+    Attributes:
+        shapes: that it has seen, the commonest first.
+        duckdb: its connection, once there were enough lines for a query.
+    """
+
+    def __init__(self) -> None:
+        self.shapes: list[Shape] = []
+        self.duckdb: DuckDBPyConnection | None = None
+
 
 class Reader:
     """Reads files, and remembers from block to block what their lines look like.
 
     Args:
-        threads: cores that DuckDB may use; None for all.
+        threads: cores that it may use; None for all.
     """
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
-        self._shapes: list[Shape] = []
+        self._at_once = min(threads or os.cpu_count() or 1, AT_ONCE)
+        self._hand, self._opening = _Hand(), threading.Lock()
+        self._database: DuckDBPyConnection | None = None
 
-    @cached_property
+    @property
     def _duckdb(self) -> DuckDBPyConnection:
         """Opened when there are enough lines for a query: it takes a quarter of a second."""
-        import duckdb
+        if not self._hand.duckdb:
+            import duckdb
 
-        connection = duckdb.connect(config={"threads": self._threads} if self._threads else {})
-        connection.execute("set timezone = 'UTC'")
-        return connection
+            with self._opening:
+                config: dict[str, Any] = {"threads": self._threads} if self._threads else {}
+                self._database = self._database or duckdb.connect(config=config)
+                self._hand.duckdb = self._database.cursor()
+            self._hand.duckdb.execute("set timezone = 'UTC'")
+        return self._hand.duckdb
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._at_once)
 
     def close(self) -> None:
-        if "_duckdb" in self.__dict__:
-            self._duckdb.close()
+        if "_pool" in self.__dict__:
+            self._pool.shutdown(cancel_futures=True)
+        if self._database:
+            self._database.close()
 
     def read(self, file: SourceFile) -> Iterator[Batch]:
         """The file in batches, from the first line that has not landed yet.
@@ -111,8 +142,8 @@ class Reader:
                 return
             with file.path.open("rb") as raw:
                 stream = Stream(raw, file.bytes)
-                for chunk in ahead(_chunks(file, stream)):
-                    yield self.batch(chunk, stream.done, file.rules, decimals)
+                chunks = ((chunk, stream.done) for chunk in ahead(_chunks(file, stream)))
+                yield from self._batches(chunks, file.rules, decimals)
             if stream.hash.hexdigest() != file.checksum:
                 raise PassingError(f"{file.name} was changed while it was read.\nRun this again.")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -123,13 +154,37 @@ class Reader:
             raise UserError(f"{file.name} cannot be read: {error}\nRun this again.") from error
 
     def _read_parquet(self, file: SourceFile, decimals: Decimals) -> Iterator[Batch]:
-        line = 0
-        for rows, rows_in_all in parquet_rows(file):
-            chunk = ParquetChunk(rows, line, file.rules)
-            line += rows.num_rows
-            yield self.batch(chunk, file.bytes * line // rows_in_all, file.rules, decimals)
+        def chunks() -> Iterator[tuple[Chunk, int]]:
+            line = 0
+            for rows, rows_in_all in parquet_rows(file):
+                chunk = ParquetChunk(rows, line, file.rules)
+                line += rows.num_rows
+                yield chunk, file.bytes * line // rows_in_all
+
+        yield from self._batches(chunks(), file.rules, decimals)
         if probe(file.path)[1] != file.checksum:
             raise PassingError(f"{file.name} was changed while it was read.\nRun this again.")
+
+    def _batches(
+        self, chunks: Iterator[tuple[Chunk, int]], rules: Rules, decimals: Decimals
+    ) -> Iterator[Batch]:
+        """What becomes of the chunks, in their order, while the next ones are being read.
+
+        Args:
+            chunks: each with the bytes of the file that are done after it.
+            rules, decimals: as for ``batch``.
+        """
+        coming: deque[Future[Batch]] = deque()
+        try:
+            for chunk, done in chunks:
+                coming.append(self._pool.submit(self.batch, chunk, done, rules, decimals))
+                if len(coming) > self._at_once:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
     def batch(
         self, chunk: Chunk, done: int, rules: Rules = CONTRACT, decimals: Decimals = NO_FILE
@@ -137,7 +192,7 @@ class Reader:
         """Type a chunk: SQL takes what is beyond doubt, Python judges what is left."""
         tables, left = [], Left(chunk.pieces())
         if len(left.pieces) >= FEW:
-            for texts in chunk.texts(left, self._shapes):
+            for texts in chunk.texts(left, self._hand.shapes):
                 typed = self._typed(texts, rules, decimals)
                 left.pieces = np.setdiff1d(left.pieces, typed["n"].to_numpy(), assume_unique=True)
                 numbers = pc.add(pc.cast(typed["n"], pa.int64()), chunk.first)
@@ -193,8 +248,9 @@ class Reader:
         parts = pa.Table.from_batches(
             texts.combine_chunks().to_batches(max_chunksize=16_384), texts.schema
         )
-        self._duckdb.register("texts", parts)
-        typed = self._duckdb.sql(query).to_arrow_table()
+        connection = self._duckdb
+        connection.register("texts", parts)
+        typed = connection.sql(query).to_arrow_table()
         in_doubt = typed["event_ts"].null_count
         return typed.filter(pc.is_valid(typed["event_ts"])) if in_doubt else typed
 
