@@ -153,11 +153,10 @@ def _write(folder: Path) -> None:
 
 
 def _write_by_day(rows, place: Path) -> None:
-    import pyarrow.compute as pc
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
-    days = pc.strftime(rows["event_ts"], format="%Y-%m-%d")
-    rows = rows.append_column("event_date", days)
+    rows = rows.append_column("event_date", rows["event_ts"].cast(pa.date32()))
     kind = ds.ParquetFileFormat()
     ds.write_dataset(
         rows,
