@@ -93,6 +93,16 @@ def table_of(connection: dbapi.Connection, schema: str, name: str) -> pa.Table:
     return pa.Table.from_batches([typed(b, relation) for b in batches(connection, query)])
 
 
+def differences_between(here: pa.Table, relation: str, there: pa.Table) -> list:
+    """As ``differences_in``, of rows that another reader or engine has given."""
+    with closing(duckdb.connect()) as copy:
+        copy.execute("set timezone = 'UTC'")
+        copy.register("here", here)
+        copy.execute(f"create schema {relation.split('.', maxsplit=1)[0]}")
+        copy.execute(f"create table {relation} as from here")
+        return differences_in(copy, relation, there)
+
+
 def differences_in(copy: duckdb.DuckDBPyConnection, relation: str, there: pa.Table) -> list:
     copy.register("there", there)
     columns = {row[0]: row[1] for row in copy.execute(f"describe {relation}").fetchall()}

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 
@@ -19,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.iceberg_reader import read_by_duckdb
 from ingestion.tests.test_dbt_commands import copy_of
-from ingestion.tests.test_duckdb import differences_in, table_of
+from ingestion.tests.test_duckdb import differences_between, table_of
 from ingestion.tests.test_lake import Site, made, site  # noqa: F401 - a fixture
 from ingestion.tests.test_watch import until
 from ingestion.warehouse.target import Target
@@ -49,15 +48,11 @@ def in_utc(found: pa.Table) -> pa.Table:
 def differences(site: Site, schema: str | None = None) -> dict[str, list]:  # noqa: F811
     """Raw tables, or those of a schema, that are not equal in the lake."""
     found = {}
-    with dbapi.connect(site.target.uri) as connection, closing(duckdb.connect()) as copy:
-        copy.execute("set timezone = 'UTC'")
+    with dbapi.connect(site.target.uri) as connection:
         there = [(schema, name) for name in marts_in(connection, schema)] if schema else names(site)
         for namespace, name in there:
-            copy.register("here", copied(site, namespace, name))
-            relation = f"{namespace}.{name}"
-            copy.execute(f"create schema if not exists {namespace}")
-            copy.execute(f"create table {relation} as from here")
-            if differing := differences_in(copy, relation, table_of(connection, namespace, name)):
+            relation, rows = f"{namespace}.{name}", table_of(connection, namespace, name)
+            if differing := differences_between(copied(site, namespace, name), relation, rows):
                 found[relation] = differing
     return found
 
@@ -182,10 +177,9 @@ def test_duckdb_reads_the_marts_by_itself(marts: Site, mart: str, tmp_path: Path
     table = marts.catalogue().load_table(("marts", mart))
     found = in_utc(read_by_duckdb(table.metadata_location, tmp_path))
     assert found.num_rows > 10
-    with dbapi.connect(marts.target.uri) as connection, closing(duckdb.connect()) as copy:
-        copy.register("here", found)
-        copy.execute(f"create schema marts; create table marts.{mart} as from here")
-        assert differences_in(copy, f"marts.{mart}", table_of(connection, "marts", mart)) == []
+    with dbapi.connect(marts.target.uri) as connection:
+        there = table_of(connection, "marts", mart)
+    assert differences_between(found, f"marts.{mart}", there) == []
 
 
 def test_a_selection_leaves_the_other_marts_as_they_are(marts: Site):

@@ -34,7 +34,7 @@ from ingestion.tests.test_duckdb import (
     GONE,
     NOT_COMPARED,
     SCHEMAS,
-    differences_in,
+    differences_between,
     give_target,
     land_changes,
     table_of,
@@ -76,22 +76,17 @@ class Engines:
     def differences(self) -> dict[str, list]:
         """Relations that are not equal, with columns and some rows in which they differ."""
         found = {}
-        with (
-            dbapi.connect(self.postgres.target.uri) as connection,
-            closing(duckdb.connect()) as copy,
-        ):
+        with dbapi.connect(self.postgres.target.uri) as connection:
             names = [(s, name) for s in SCHEMAS for name in marts_in(connection, s)]
             assert len(names) > 40, names
-            for schema in SCHEMAS:
-                copy.execute(f"create schema {schema}")
             for schema, name in names:
                 if name in NOT_COMPARED:
                     continue
-                copy.register("here", self.arrow(f"select * from {schema}.{name}"))
-                copy.execute(f"create table {schema}.{name} as from here")
+                relation = f"{schema}.{name}"
+                here = self.arrow(f"select * from {relation}")
                 there = table_of(connection, schema, name)
-                if differing := differences_in(copy, f"{schema}.{name}", there):
-                    found[f"{schema}.{name}"] = differing
+                if differing := differences_between(here, relation, there):
+                    found[relation] = differing
         return found
 
 
@@ -187,10 +182,7 @@ def test_others_read_the_marts(engines: Engines, mart: str, tmp_path: Path):
         there = table_of(connection, "marts", mart)
     for reader, rows in found.items():
         assert rows.num_rows > 10
-        with closing(duckdb.connect()) as copy:
-            copy.register("here", rows)
-            copy.execute(f"create schema marts; create table marts.{mart} as from here")
-            assert differences_in(copy, f"marts.{mart}", there) == [], reader
+        assert differences_between(rows, f"marts.{mart}", there) == [], reader
 
 
 def test_a_null_where_the_contract_allows_none_fails_the_build(engines: Engines):
@@ -301,12 +293,10 @@ def test_transactions_of_a_lake_are_read_where_they_are(
 
     site.marquee("export", "marts", "--to", "lake")
     for mart in marts:
-        query = f"select * from marquee.marts.{mart}"
-        with dbapi.connect(database.uri) as connection, closing(duckdb.connect()) as copy:
-            copy.register("here", asked(server, query, catalogue))
-            copy.execute(f"create schema marts; create table marts.{mart} as from here")
+        here = asked(server, f"select * from marquee.marts.{mart}", catalogue)
+        with dbapi.connect(database.uri) as connection:
             there = table_of(connection, "marts", mart)
-            assert differences_in(copy, f"marts.{mart}", there) == []
+        assert differences_between(here, f"marts.{mart}", there) == []
 
 
 def lake_of(database: Target) -> dict[str, str]:

@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from ingestion.sources.tmdb.client import TmdbClient, TmdbUnavailable
 from ingestion.sources.tmdb.rows import film_row
 from ingestion.sources.tmdb.settings import LAST_PAGE, TmdbSettings
 from ingestion.sources.tmdb.transport import parse
+from ingestion.tests.sockets import accepting
 from ingestion.tests.test_tmdb import film
 
 MB = 1_000_000
@@ -44,14 +44,8 @@ def server(answer: Callable[[str, Send], None]) -> Iterator[str]:
                     asked += more
                 answer(asked.split()[1].decode(), connection.sendall)
 
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listening.accept()
-                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/3"
+        with accepting(listening, serve):
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/3"
 
 
 def head(status: str = "200 OK", **headers: Any) -> bytes:

@@ -28,6 +28,7 @@ from ingestion.sources import brands, transactions
 from ingestion.sources.brands.settings import BRANDS
 from ingestion.tests.built import BIN, Built
 from ingestion.tests.conftest import reachable_folder, unused_port
+from ingestion.tests.sockets import accepting
 from ingestion.tests.test_dbt_commands import copy_of
 from ingestion.warehouse.embedded import Server
 from ingestion.warehouse.paths import PROJECT_DIR
@@ -343,17 +344,13 @@ def losing_an_answer(target: Target, verb: bytes) -> Iterator[Target]:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection((target.host, target.port))
-                breaks: list[bool] = []
-                for ends, up in (((client, server), True), ((server, client), False)):
-                    threading.Thread(target=pump, args=(*ends, breaks, up), daemon=True).start()
+    def serve(client: socket.socket) -> None:
+        server = socket.create_connection((target.host, target.port))
+        breaks: list[bool] = []
+        for ends, up in (((client, server), True), ((server, client), False)):
+            threading.Thread(target=pump, args=(*ends, breaks, up), daemon=True).start()
 
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        threading.Thread(target=serve, daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as listener, accepting(listener, serve):
         yield replace(target, host="127.0.0.1", port=listener.getsockname()[1])
         assert lost.is_set()
 
