@@ -12,6 +12,7 @@ what they share counts once. Only Linux tells it; elsewhere it is the resident s
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,7 @@ ENGINES = ("postgres", "duckdb", "spark")
 TESTS = ("test_type:data", "test_type:unit")
 OTHER = "stg_brands__brands"  # a view that is none of the star's
 SAMPLED_EVERY = 0.5  # seconds
+SLOWEST = 12  # models of a step that are named
 LEAST = 110_000  # rows of two years, or no week has those that a batch changes
 GIGABYTE = 1e9
 SPARK = {  # Spark's own defaults, and what two small executors need
@@ -119,6 +121,17 @@ class Engine:
             raise SystemExit(f"{self.name}: {said[-3000:]}")
         return seconds, peak
 
+    def slowest(self) -> str:
+        """The models that dbt's last run spent most time in, each with its seconds."""
+        file = Path(self.variables["DBT_TARGET_PATH"], "run_results.json")
+        results = json.loads(file.read_text())["results"]
+        results.sort(key=lambda result: result["execution_time"], reverse=True)
+        named = (
+            f"{result['unique_id'].split('.')[-1]} {result['execution_time']:.1f}"
+            for result in results[:SLOWEST]
+        )
+        return ", ".join(named)
+
 
 def _postmaster(target: Target) -> psutil.Process:
     """The server that the connections of this process belong to."""
@@ -173,6 +186,7 @@ def main(rows: str, chosen: str, batches: int) -> None:
                 for engine in engines:
                     engine.copy()
                     found[engine.name].append(engine.dbt("run", "--select", *STAR))
+                    click.echo(f"  step on {engine.name}: {engine.slowest()}", err=True)
             for name, each in found.items():
                 steps[name].append(median(seconds for seconds, _ in each))
                 table[name]["step s"] = steps[name][-1]

@@ -223,6 +223,21 @@ def test_a_step_holds_the_same(engines: Engines, tmp_path: Path):
     assert engines.rows("select max(loaded_at) from marts.fct_transactions") > before
 
 
+def test_a_step_without_the_touched_days_leaves_out_none(engines: Engines):
+    """Facts read the days that a model before them names; here a run builds all but that one."""
+    arrivals = Arrivals(engines.postgres.target, random.Random(6), datetime.now(timezone.utc))
+    history = [arrivals.load(), arrivals.load()]
+    while "finished" not in history[-1]:
+        history.append(arrivals.batch())
+    engines.postgres.marquee("export", "raw", "--to", "spark")
+    chosen = ("--select", "source:transactions+", "--exclude", "int_transaction_days__touched")
+    before = engines.rows("select max(loaded_at) from marts.fct_transactions")
+    engines.spark.dbt("run", *chosen)
+    assert engines.rows("select max(loaded_at) from marts.fct_transactions") > before
+    engines.step()
+    assert engines.differences() == {}, history
+
+
 def test_old_versions_and_small_files_go(engines: Engines):
     def count(of: str) -> int:
         return engines.rows(f"select count(*) from marts.fct_transactions.{of}")[0][0]

@@ -39,11 +39,13 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# All rows of the transactions that the step looks at. #}
-{% macro delete_touched_transactions(versions, reopened, replaced_files) -%}
+{# All rows of the transactions that the step looks at; the column says their day. #}
+{% macro delete_touched_transactions(versions, reopened, replaced_files, touched_days, column) -%}
     {%- if is_incremental() -%}
         delete from {{ this }}
-        where {{ is_touched(versions, reopened, replaced_files) }}
+        where
+            {{ is_touched(versions, reopened, replaced_files) }}
+            and {{ is_on_touched_days(column, touched_days, versions, replaced_files) }}
     {%- endif -%}
 {%- endmacro %}
 

@@ -43,12 +43,15 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Condition on rows of a raw table: a model that keeps them has none of their load. #}
+{#
+    Condition on rows of a raw table: a model that keeps them has none of their load.
+    Distinct on both sides: Spark joins all rows for the difference of others.
+#}
 {% macro is_of_load_not_there(raw) -%}
     {%- if is_incremental() -%}
         {%- set found = ask(
             "select distinct _dlt_load_id from " ~ raw
-            ~ " except select dlt_load_id from " ~ this
+            ~ " except select distinct dlt_load_id from " ~ this
         ) -%}
         _dlt_load_id in {{ sql_list(found.columns[0].values()) }}
     {%- else -%}
@@ -114,7 +117,7 @@
         transaction_id in (
             select transaction_id
             from {{ versions }}
-            where {{ is_new() }}
+            where rejection_reason is null and {{ is_new() }}
             {%- if files_were_replaced(replaced_files) %}
             union all
             select transaction_id
@@ -138,6 +141,50 @@
     {%- else -%}
         1 = 1
     {%- endif -%}
+{%- endmacro %}
+
+{#
+    Condition on the date of a row that is_touched or a transaction's key chooses: it
+    is one of the touched days, for every version of a touched transaction lies on
+    one. It changes no result. Spark has no index, and by it reads a few months in
+    place of all. Without touched_days, and as long as that has not seen what the
+    model is to read (a run may build one and not the other), it leaves out nothing.
+#}
+{% macro is_on_touched_days(column, touched_days, versions, replaced_files) -%}
+    {%- if is_incremental() and touched_days
+        and has_come_as_far(touched_days, versions, replaced_files) -%}
+        {%- set found = ask(
+            "select cast(min(event_date) as " ~ dbt.type_string() ~ "), cast("
+            ~ dbt.dateadd("day", 1, "max(event_date)") ~ " as date) from ("
+            ~ "select event_date, " ~ dbt.datediff("cast('1970-01-01' as date)", "event_date", "day")
+            ~ " - row_number() over (order by event_date) as run from " ~ touched_days
+            ~ " where " ~ is_new() ~ ") as days group by run order by 1"
+        ) -%}
+        {%- set spans = [] -%}
+        {%- for first, after in found.rows -%}
+            {%- do spans.append(
+                column ~ " >= cast('" ~ first ~ "' as date) and "
+                ~ column ~ " < cast('" ~ after ~ "' as date)"
+            ) -%}
+        {%- endfor -%}
+        ({{ spans | join(" or ") or "1 = 0" }})
+    {%- else -%}
+        1 = 1
+    {%- endif -%}
+{%- endmacro %}
+
+{# Whether touched_days has seen the newest versions and replaced files. #}
+{% macro has_come_as_far(touched_days, versions, replaced_files) -%}
+    {%- set newest = ask(
+        "select cast(max(loaded_at) as " ~ dbt.type_string() ~ ") from " ~ touched_days
+    ).columns[0].values()[0] or "1970-01-01 00:00:00" -%}
+    {%- set later = ask(
+        "select count(*) from (select loaded_at from " ~ versions
+        ~ " where loaded_at > cast('" ~ newest ~ "' as timestamp)"
+        ~ " union all select replaced_at from " ~ replaced_files
+        ~ " where replaced_at > cast('" ~ newest ~ "' as timestamp)) as later"
+    ) -%}
+    {{- return(later.columns[0].values()[0] | int == 0) -}}
 {%- endmacro %}
 
 {# Texts as a list in SQL, so that `in` is right for an empty one too. #}

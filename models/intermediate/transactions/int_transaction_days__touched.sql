@@ -75,8 +75,6 @@ final as (
     from touched
     where event_at is not null
     group by cast(event_at as date)
-    -- a broken row brings its transaction here, but touches no day
-    having {{ is_new('max(loaded_at)') }}
 )
 
 select * from final

@@ -5,7 +5,9 @@
 -- seconds_since_previous adds up over the changes of a transaction.
 {%- set checked = ref('int_transactions__checked') -%}
 {%- set reopened = ref('int_transactions__reopened') -%}
-{%- set replaced_files = ref('int_transaction_files__replaced') %}
+{%- set replaced_files = ref('int_transaction_files__replaced') -%}
+{%- set touched_days = ref('int_transaction_days__touched')
+    if target.type == 'spark' %}
 {{
     config(
         materialized='incremental',
@@ -15,7 +17,9 @@
         pre_hook="{{ delete_touched_transactions(
             ref('int_transactions__checked'),
             ref('int_transactions__reopened'),
-            ref('int_transaction_files__replaced')
+            ref('int_transaction_files__replaced'),
+            ref('int_transaction_days__touched') if target.type == 'spark',
+            'changed_date'
         ) }}"
     )
 }}
@@ -26,6 +30,9 @@ with versions as (
     where
         rejection_reason is null
         and {{ is_touched(checked, reopened, replaced_files) }}
+        and {{ is_on_touched_days(
+            'event_at', touched_days, checked, replaced_files
+        ) }}
 ),
 
 -- in the order in which fct_transactions takes the last one

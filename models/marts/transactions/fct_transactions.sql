@@ -1,6 +1,9 @@
 -- Grain: one row per transaction_id, in its latest version (latest event_at;
 -- among versions of one moment the one that landed last).
 -- amount and approved_amount add up over every dimension, within one currency.
+{%- set versions = ref('int_transactions__bucketed') -%}
+{%- set touched_days = ref('int_transaction_days__touched')
+    if target.type == 'spark' %}
 {{
     config(
         materialized='incremental',
@@ -20,7 +23,7 @@
 
 -- by the time a load finished, so that one that finishes late is not missed
 with transactions as (
-    select * from {{ ref('int_transactions__bucketed') }}
+    select * from {{ versions }}
     where {{ is_new_or_reopened(
         ref('int_transactions__reopened'),
         ref('int_transaction_files__replaced')
@@ -90,14 +93,18 @@ final as (
     left join statuses
         on latest.transaction_status = statuses.transaction_status
     {% if is_incremental() %}
-    -- the row that is there is a version like any other: an older late arrival
-    -- loses against it
+    -- the row that is there is a version like any other, of a touched day: an
+    -- older late arrival loses against it
     where
         not exists (
             select 1
             from {{ this }} as standing
             where
                 standing.transaction_id = latest.transaction_id
+                and {{ is_on_touched_days(
+                    'standing.event_date', touched_days, versions,
+                    ref('int_transaction_files__replaced')
+                ) }}
                 and (
                     standing.event_at,
                     standing.loaded_at,

@@ -28,9 +28,13 @@ payment_methods as (
     select * from {{ ref('dim_payment_method') }}
 ),
 
--- by day first: the fact has an index on it, which ends the search early
+-- by day first: the fact has an index on it, which ends the search early; or
+-- months that are too old are left out
 latest as (
     select * from transactions
+    where {{ is_late_enough(
+        'event_date', ref('fct_transactions'), var('latest_transactions')
+    ) }}
     order by event_date desc, event_at desc, transaction_id desc
     limit {{ var('latest_transactions') }}
 ),

@@ -40,14 +40,6 @@ keyed_statuses as (
 ),
 {%- endfor %}
 
-built as (
-    select
-        coalesce(
-            max(loaded_at), cast('1970-01-01 00:00:00' as timestamp)
-        ) as loaded_until
-    from {{ ref('fct_transactions') }}
-),
-
 files as (
     select * from {{ ref('stg_transactions__files') }}
 ),
@@ -61,7 +53,7 @@ replacements as (
     inner join loads on files.dlt_load_id = loads.dlt_load_id
     where
         files.is_replacement
-        and loads.loaded_at > (select built.loaded_until from built)
+        and loads.loaded_at > {{ newest_load(ref('fct_transactions')) }}
 ),
 
 replaced_files as (
@@ -96,15 +88,18 @@ unbuilt as (
     select * from {{ ref('int_transactions__checked') }}
     where
         rejection_reason is null
-        and loaded_at > (select built.loaded_until from built)
+        and loaded_at > {{ newest_load(ref('fct_transactions')) }}
 ),
 
 earlier as (
     select * from {{ ref('int_transactions__checked') }}
     where
         rejection_reason is null
-        and loaded_at <= (select built.loaded_until from built)
-        and transaction_id in (select reopened.transaction_id from reopened)
+        and loaded_at <= {{ newest_load(ref('fct_transactions')) }}
+        and transaction_id in (
+            select /*+ broadcast(reopened) */ reopened.transaction_id
+            from reopened
+        )
 ),
 
 fresh as (
@@ -154,7 +149,10 @@ arriving as (
         reopened.transaction_id is not null
         or not exists (
             select 1
-            from (select * from {{ ref('fct_transactions') }}) as standing
+            from (
+                select * from {{ ref('fct_transactions') }}
+                where {{ is_one_of_few('transaction_id', 'latest') }}
+            ) as standing
             where
                 standing.transaction_id = latest.transaction_id
                 and standing.event_at > latest.event_at
