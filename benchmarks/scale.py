@@ -5,6 +5,7 @@ years' pace land in PostgreSQL; each engine builds the star in full, then the st
 that `make bench-build` describes. DuckDB and Spark get the raw tables as by `marquee export raw`,
 whose time stands apart. Spark is a server on this machine with two executors and Spark's own
 settings, not those of the tests; the tables are Iceberg's.
+After each step come the models that it spent most time in, with seconds, waiting included.
 
 Memory is the peak of all processes of an engine together, dbt included, by proportional set size:
 what they share counts once. Only Linux tells it; elsewhere it is the resident size.
