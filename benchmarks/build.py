@@ -47,6 +47,8 @@ STAR = [
 AROUND = ["+dim_brand", "path:seeds"]  # what the star's marts read besides transactions
 LAST_DAY, DAYS = date(2025, 12, 31), 730
 BATCH, LATER = 10_000, 1_000
+FILE = 10_000_000  # lines of a file, so that the disk need not hold all of them
+FILES_APART = 1_000  # seeds of files
 SLOWEST = 5
 LOADED = """
     create temporary table arriving as
@@ -198,12 +200,16 @@ def prepare(target: Target) -> None:
 
 
 def land(target: Target, rows: int, days: int, seed: int) -> None:
-    """Land a history of transactions that ends on the last day."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"history{seed}.jsonl"
-        start = LAST_DAY - timedelta(days=days - 1)
-        generate(rows, seed, file, start=start, end=LAST_DAY)
-        transactions.ingest([file], target)
+    """Land a history that ends on the last day, a file of at most ``FILE`` lines at a time."""
+    start = LAST_DAY - timedelta(days=days - 1)
+    files = -(-rows // FILE)
+    for number in range(files):
+        first = start + timedelta(days=days * number // files)
+        last = start + timedelta(days=days * (number + 1) // files - 1)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"history{seed}.jsonl"
+            generate(rows // files, seed + FILES_APART * number, file, start=first, end=last)
+            transactions.ingest([file], target)
     execute(target, "vacuum analyze raw_transactions.transactions")  # as autovacuum does
 
 
