@@ -4,7 +4,8 @@ Runs in `marquee scratch`, in the environment of Spark. For each size, made-up t
 years' pace land in PostgreSQL; each engine builds the star in full, then the step of 10,000 rows
 that `make bench-build` describes. DuckDB and Spark get the raw tables as by `marquee export raw`,
 whose time stands apart. Spark is a server on this machine with two executors and Spark's own
-settings, not those of the tests; the tables are Iceberg's.
+settings, not those of the tests; the tables are Iceberg's. DuckDB may take 12 GB and then writes
+to disk: the 80 % of the machine that it takes otherwise leave dbt and PostgreSQL too little.
 After each step come the models that it spent most time in, with seconds, waiting included.
 
 Memory is the peak of all processes of an engine together, dbt included, by proportional set size:
@@ -28,6 +29,7 @@ from statistics import median
 
 import click
 import psutil
+import yaml
 from build import AROUND, DAYS, STAR, execute, land, land_batch, prepare, show
 
 from ingestion.warehouse.access import load_target
@@ -43,6 +45,7 @@ SAMPLED_EVERY = 0.5  # seconds
 SLOWEST = 12  # models of a step that are named
 LEAST = 110_000  # rows of two years, or no week has those that a batch changes
 GIGABYTE = 1e9
+DUCKDB_MEMORY = "12GB"
 SPARK = {  # Spark's own defaults, and what two small executors need
     "spark.sql.shuffle.partitions": "4",
     "spark.driver.maxResultSize": "2g",
@@ -87,6 +90,7 @@ class Engine:
             self.servers = [_postmaster(target)]
         elif name == "duckdb":
             self.variables |= {"DBT_TARGET": name, "MARQUEE_DUCKDB": str(folder / "star.duckdb")}
+            _set_in_profile(name, "memory_limit", DUCKDB_MEMORY)
         else:
             server = Server(folder / "spark", port=0, memory="3g", settings=SPARK)
             server.start()
@@ -132,6 +136,14 @@ class Engine:
             for result in results[:SLOWEST]
         )
         return ", ".join(named)
+
+
+def _set_in_profile(target: str, setting: str, value: str) -> None:
+    """Change a setting of a target in the throw-away profile."""
+    file = Path(os.environ["DBT_PROFILES_DIR"], "profiles.yml")
+    profile = yaml.safe_load(file.read_text("utf-8"))
+    profile["marquee"]["outputs"][target].setdefault("settings", {})[setting] = value
+    file.write_text(yaml.safe_dump(profile))
 
 
 def _postmaster(target: Target) -> psutil.Process:

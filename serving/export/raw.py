@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
 
 MADE_BY = "marquee export raw"
+MEMORY = "1GB"  # of DuckDB; blocks of the file, which it would keep otherwise
 RAW, STAGING = "raw_", "_staging"  # how schemas of sources begin, and how dlt's own end
 
 
@@ -64,9 +65,10 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
         for schema, table in each_table(connection, names):
             copy.execute(_create(schema, table)).fetchall()
             for batch in batches(connection, query_of(schema, table)):
-                copy.register("batch", typed(batch, table))
-                copy.execute(f"insert into {quoted(schema, table.name)} from batch").fetchall()
-                table.rows += batch.num_rows
+                # found by its name: what is registered is kept until the transaction ends
+                arriving = typed(batch, table)
+                copy.execute(f"insert into {quoted(schema, table.name)} from arriving").fetchall()
+                table.rows += arriving.num_rows
             rows[f"{schema}.{table.name}"] = table.rows
     return rows
 
@@ -177,7 +179,7 @@ def _open(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with duckdb.connect(file) as connection:
+        with duckdb.connect(file, config={"memory_limit": MEMORY}) as connection:
             connection.begin()
             yield connection
             connection.commit()
