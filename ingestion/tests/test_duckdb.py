@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ from ingestion.tests.test_dbt_commands import NO_TESTS, copy_of
 from ingestion.tests.test_incremental import Arrivals
 from ingestion.warehouse.paths import EXAMPLE, PROJECT_DIR
 from ingestion.warehouse.target import Target
+from serving.export import raw
 from serving.export.files import typed
-from serving.export.marts import batches, describe, marts_in, query_of
+from serving.export.marts import Mart, batches, describe, marts_in, query_of
 
 SCHEMAS = ("marts", "snapshots", "seeds")
 # Evidence of runs is written in PostgreSQL alone (macros/operations/evidence.sql); empty on DuckDB.
@@ -218,6 +220,25 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_the_last_one(engines: En
     engines.postgres.marquee("export", "raw")
     assert engines.rows(aside) == [("aside",)]
     engines.postgres.execute("drop table raw_transactions.aside")
+
+
+def test_a_copy_keeps_no_rows_in_memory(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Batches go as the next ones come: DuckDB keeps what is registered until the end."""
+    arrived: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def noted(batch: pa.RecordBatch, table: Mart) -> pa.RecordBatch:
+        alive.append(sum(earlier() is not None for earlier in arrived))
+        rows = typed(batch, table)
+        arrived.append(weakref.ref(rows))
+        return rows
+
+    monkeypatch.setattr(raw, "typed", noted)
+    rows = raw.copy_raw(engines.postgres.target, tmp_path / "copy.duckdb")
+    assert len(arrived) > len(rows), "some table comes in several batches"
+    assert max(alive) <= 1
 
 
 def _opened(process: subprocess.Popen, file: Path) -> bool:
