@@ -9,7 +9,8 @@ to disk: the 80 % of the machine that it takes otherwise leave dbt and PostgreSQ
 After each step come the models that it spent most time in, with seconds, waiting included.
 
 Memory is the peak of all processes of an engine together, dbt included, by proportional set size:
-what they share counts once. Only Linux tells it; elsewhere it is the resident size.
+what they share counts once. Only Linux tells it; elsewhere it is the resident size. Disk is the
+peak of what DuckDB and Spark keep: tables, raw tables, and what a build puts aside meanwhile.
 """
 
 from __future__ import annotations
@@ -52,18 +53,18 @@ SPARK = {  # Spark's own defaults, and what two small executors need
 }
 
 
-class Memory:
-    """The peak that processes and all below them take together, in bytes, until `stop`."""
+class Peaks:
+    """What processes, all below them, and files of a folder take at most, until `stop`."""
 
-    def __init__(self, processes: list[psutil.Process]) -> None:
-        self.peak, self._processes, self._over = 0, processes, threading.Event()
+    def __init__(self, processes: list[psutil.Process], folder: Path) -> None:
+        self.memory = self.disk = 0  # bytes
+        self._processes, self._folder, self._over = processes, folder, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
+    def stop(self) -> None:
         self._over.set()
         self._thread.join()
-        return self.peak
 
     def _watch(self) -> None:
         while not self._over.wait(SAMPLED_EVERY):
@@ -74,7 +75,17 @@ class Memory:
                         with suppress(psutil.Error):
                             used = process.memory_full_info()
                             found[process.pid] = getattr(used, "pss", used.rss)
-            self.peak = max(self.peak, sum(found.values()))
+            self.memory = max(self.memory, sum(found.values()))
+            self.disk = max(self.disk, _size_of(self._folder))
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(folder):  # leaves out what goes meanwhile
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(place, name).lstat().st_size
+    return size
 
 
 class Engine:
@@ -82,6 +93,8 @@ class Engine:
 
     def __init__(self, name: str, target: Target, folder: Path, stack: ExitStack) -> None:
         self.name, self.target = name, target
+        self.folder = folder / name
+        self.folder.mkdir(mode=0o755)
         self.servers: list[psutil.Process] = []
         self.variables = {"PGDATABASE": target.dbname}
         # of its own: dbt would read the whole project anew whenever the target changes
@@ -89,15 +102,16 @@ class Engine:
         if name == "postgres":
             self.servers = [_postmaster(target)]
         elif name == "duckdb":
-            self.variables |= {"DBT_TARGET": name, "MARQUEE_DUCKDB": str(folder / "star.duckdb")}
+            self.variables["DBT_TARGET"] = name
+            self.variables["MARQUEE_DUCKDB"] = str(self.folder / "star.duckdb")
             _set_in_profile(name, "memory_limit", DUCKDB_MEMORY)
         else:
-            server = Server(folder / "spark", port=0, memory="3g", settings=SPARK)
+            server = Server(self.folder / "server", port=0, memory="3g", settings=SPARK)
             server.start()
             stack.callback(server.stop)
             self.servers = [psutil.Process(server.process.pid)]
             self.variables |= {"DBT_TARGET": name, "MARQUEE_SPARK": server.address}
-            self.variables |= {"MARQUEE_SPARK_RAW": str(folder / "raw")}
+            self.variables |= {"MARQUEE_SPARK_RAW": str(self.folder / "raw")}
 
     def copy(self) -> float:
         """Bring the raw tables to it, as `marquee export raw` does; the seconds."""
@@ -109,8 +123,8 @@ class Engine:
             self.dbt("run", "--select", OTHER)  # the first run after a copy takes it in
         return time.monotonic() - began
 
-    def dbt(self, *args: str) -> tuple[float, int]:
-        """Seconds and bytes that dbt takes, the engine's server included."""
+    def dbt(self, *args: str) -> tuple[float, Peaks]:
+        """Seconds, memory and disk that dbt takes, the engine's server included."""
         began = time.monotonic()
         process = subprocess.Popen(
             [BIN / "dbt", "--quiet", *args],
@@ -119,12 +133,13 @@ class Engine:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        memory = Memory([psutil.Process(process.pid), *self.servers])
+        peaks = Peaks([psutil.Process(process.pid), *self.servers], self.folder)
         said, _ = process.communicate()
-        seconds, peak = time.monotonic() - began, memory.stop()
+        seconds = time.monotonic() - began
+        peaks.stop()
         if process.returncode:
             raise SystemExit(f"{self.name}: {said[-3000:]}")
-        return seconds, peak
+        return seconds, peaks
 
     def slowest(self) -> str:
         """The models that dbt's last run spent most time in, each with its seconds."""
@@ -186,14 +201,15 @@ def main(rows: str, chosen: str, batches: int) -> None:
             for engine in engines:
                 copied = engine.copy()
                 engine.dbt("build", "--select", *AROUND, "--exclude", *TESTS)
-                seconds, peak = engine.dbt("run", "--full-refresh", "--select", *STAR)
+                seconds, peaks = engine.dbt("run", "--full-refresh", "--select", *STAR)
                 table[engine.name] = {
                     "raw copied s": copied,
                     "full build s": seconds,
-                    "peak GB": peak / GIGABYTE,
+                    "peak GB": peaks.memory / GIGABYTE,
+                    "disk, peak GB": peaks.disk / GIGABYTE or None,
                 }
                 click.echo(f"{size:,} rows, {engine.name}: {table[engine.name]}", err=True)
-            found: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+            found: dict[str, list[tuple[float, Peaks]]] = {name: [] for name in names}
             for number in range(batches):
                 land_batch([target], number)
                 for engine in engines:
@@ -203,7 +219,7 @@ def main(rows: str, chosen: str, batches: int) -> None:
             for name, each in found.items():
                 steps[name].append(median(seconds for seconds, _ in each))
                 table[name]["step s"] = steps[name][-1]
-                table[name]["step, peak GB"] = max(peak for _, peak in each) / GIGABYTE
+                table[name]["step, peak GB"] = max(peaks.memory for _, peaks in each) / GIGABYTE
             show(f"{size:,} rows; steps of 10,000, median of {batches}", table)
         execute(admin, f"drop database {target.dbname} with (force)")
     if len(sizes) > 1:
