@@ -208,7 +208,8 @@ def land(target: Target, rows: int, days: int, seed: int) -> None:
         last = start + timedelta(days=days * (number + 1) // files - 1)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"history{seed}.jsonl"
-            generate(rows // files, seed + FILES_APART * number, file, start=first, end=last)
+            lines = rows * (number + 1) // files - rows * number // files
+            generate(lines, seed + FILES_APART * number, file, start=first, end=last)
             transactions.ingest([file], target)
     execute(target, "vacuum analyze raw_transactions.transactions")  # as autovacuum does
 

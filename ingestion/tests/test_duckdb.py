@@ -236,7 +236,11 @@ def test_a_copy_keeps_no_rows_in_memory(
         return rows
 
     monkeypatch.setattr(raw, "typed", noted)
-    rows = raw.copy_raw(engines.postgres.target, tmp_path / "copy.duckdb")
+    file = tmp_path / "copy.duckdb"
+    rows = raw.copy_raw(engines.postgres.target, file)
+    with closing(duckdb.connect(file)) as copy:
+        for name, count in rows.items():
+            assert copy.sql(f"select count(*) from {name}").fetchall() == [(count,)]
     assert len(arrived) > len(rows), "some table comes in several batches"
     assert max(alive) <= 1
 

@@ -65,10 +65,10 @@ def copy_raw(source: Target, file: Path) -> dict[str, int]:
         for schema, table in each_table(connection, names):
             copy.execute(_create(schema, table)).fetchall()
             for batch in batches(connection, query_of(schema, table)):
-                # found by its name: what is registered is kept until the transaction ends
-                arriving = typed(batch, table)
-                copy.execute(f"insert into {quoted(schema, table.name)} from arriving").fetchall()
-                table.rows += arriving.num_rows
+                # not registered: that is kept until the transaction ends
+                arriving = copy.from_arrow(typed(batch, table))
+                arriving.insert_into(quoted(schema, table.name))
+                table.rows += batch.num_rows
             rows[f"{schema}.{table.name}"] = table.rows
     return rows
 
